@@ -5,6 +5,7 @@ that only names a resource never loads the data.
 """
 
 from fleetplane.model.builtin.catalog import BuiltinResource, Subresource, builtin_resource, catalog
+from fleetplane.model.builtin.conversion import convert
 from fleetplane.model.builtin.data import Definitions, definition_name, definitions, kubernetes_version
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Subresource",
     "builtin_resource",
     "catalog",
+    "convert",
     "definition_name",
     "definitions",
     "kubernetes_version",
