@@ -121,7 +121,8 @@ class TermMatch:
 class Selection:
     """Which objects a list or watch is about: a resource, narrowed by whatever is given.
 
-    ``cluster=None`` means every logical cluster; ``matches`` must all hold.
+    ``cluster=None`` means every logical cluster; ``matches`` must all hold. A watch is told of a change when the version
+    before or the version after it is selected.
     """
 
     group: str
