@@ -2,22 +2,51 @@
 
 Operators, built-in controllers, the node and the command line know this protocol and nothing below it, so the same
 code runs inside a plane and against any Kubernetes. Objects are plain dicts; a resource is named by its
-``ResourceType`` or by a typed kind class that carries one. Failures are ``fleetplane.model.errors.ApiError``.
+``ResourceType`` or by a typed kind class that carries one. Failures are ``fleetplane.model.errors.ApiError``; an
+``Unreachable`` one says that nobody knows whether the request was carried out.
+
+Two reading styles, one contract: ``list`` and ``watch`` give decoded objects, ``list_encoded`` and ``watch_encoded``
+the same things as JSON bytes, for readers (informers, mirrors) that keep many objects and look into few.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
-from fleetplane.model.objects import Object
+from fleetplane.model.errors import ApiError
+from fleetplane.model.objects import Object, metadata
 from fleetplane.model.resources import ResourceRef
 
 PatchType = Literal["json", "merge", "strategic"]
 Propagation = Literal["Foreground", "Background", "Orphan"]
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+
+Pairs = Sequence[tuple[str, str]]
+"""Query parameters or headers; a name may be repeated."""
+
+ROOT: Final = "root"
+"""The default logical cluster, and the only one of a plain Kubernetes."""
+
+CLUSTER_ANNOTATION: Final = "fleetplane.io/cluster"
+"""On every object read over all clusters (``/clusters/*``); never stored, and taken off again by writes."""
+
+INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
+"""Annotation of the bookmark that ends the initial events of a watch (KEP-3157)."""
+
+
+class Unreachable(ApiError):
+    """The request or its answer was lost on the way: a write may or may not have happened."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(503, message)
+
+
+def cluster_of(obj: Mapping[str, Any], default: str = ROOT) -> str:
+    """The logical cluster of an object that was read over all clusters."""
+    return (metadata(obj).get("annotations") or {}).get(CLUSTER_ANNOTATION) or default
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +69,37 @@ class WatchEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class EncodedList:
+    """``ObjectList`` with its items as JSON. Built-in kinds may leave out ``apiVersion`` and ``kind`` there."""
+
+    items: Sequence[bytes]
+    resource_version: str
+    continue_: str = ""
+    remaining: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedEvent:
+    """A watch event with its object as JSON."""
+
+    type: EventType
+    object: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a server can do beyond every Kubernetes.
+
+    ``logical_clusters``: paths under ``/clusters/<name>``; without it there is ``root`` alone. ``commit``: several
+    changes as one. ``watch_list``: a watch can begin with the objects that exist (``send_initial_events``).
+    """
+
+    logical_clusters: bool = False
+    commit: bool = False
+    watch_list: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ClientChange:
     """One part of an atomic ``commit``: the object is created, updated (by its resourceVersion) or deleted."""
 
@@ -49,14 +109,18 @@ class ClientChange:
 
 
 class Transport(Protocol):
-    """Moves one HTTP-shaped request; the in-process and the network transport differ only here."""
+    """Moves one HTTP-shaped request; the in-process and the network transport differ only here.
+
+    ``path`` is decoded (the network transport quotes it). Answers' header names are lower-case. Raises ``Unreachable``
+    when no answer came.
+    """
 
     async def request(
-        self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes
+        self, method: str, path: str, query: Pairs, headers: Pairs, body: bytes
     ) -> tuple[int, Mapping[str, str], bytes]: ...
 
     def stream(
-        self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes
+        self, method: str, path: str, query: Pairs, headers: Pairs, body: bytes
     ) -> AbstractAsyncContextManager[tuple[int, AsyncIterator[bytes]]]:
         """A response whose body arrives in chunks (watches, logs); leaving the context ends it."""
 
@@ -100,7 +164,7 @@ class Client(Protocol):
         labels: str | None = None,
         fields: str | None = None,
         chunk: int = 500,
-    ) -> AsyncIterator[Object]:
+    ) -> AsyncGenerator[Object, None]:
         """Every object, fetched in chunks of one consistent list."""
 
     def watch(
@@ -114,8 +178,34 @@ class Client(Protocol):
         bookmarks: bool = True,
         send_initial_events: bool = False,
         timeout_seconds: int | None = None,
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Changes after ``resource_version`` until the server ends the watch. Raises ApiError 410 when it expired."""
+
+    async def list_encoded(
+        self,
+        resource: ResourceRef,
+        namespace: str | None = None,
+        *,
+        labels: str | None = None,
+        fields: str | None = None,
+        limit: int | None = None,
+        continue_: str | None = None,
+        resource_version: str | None = None,
+        resource_version_match: str | None = None,
+    ) -> EncodedList: ...
+
+    def watch_encoded(
+        self,
+        resource: ResourceRef,
+        namespace: str | None = None,
+        *,
+        labels: str | None = None,
+        fields: str | None = None,
+        resource_version: str | None = None,
+        bookmarks: bool = True,
+        send_initial_events: bool = False,
+        timeout_seconds: int | None = None,
+    ) -> AsyncGenerator[EncodedEvent, None]: ...
 
     async def create(
         self,
@@ -206,19 +296,22 @@ class Client(Protocol):
     @property
     def can_commit(self) -> bool: ...
 
+    @property
+    def capabilities(self) -> Capabilities: ...
+
     async def raw(
         self,
         method: str,
         path: str,
         *,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | Pairs = (),
+        headers: Mapping[str, str] | Pairs = (),
         body: bytes = b"",
     ) -> bytes:
         """Any request by path (discovery, tables, metrics, logs); raises ApiError on refusal."""
 
     def raw_stream(
-        self, method: str, path: str, *, query: Mapping[str, str] | None = None
+        self, method: str, path: str, *, query: Mapping[str, str] | Pairs = ()
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """A streamed body by path (``pods/log?follow=true``)."""
 
