@@ -284,7 +284,7 @@ def _load_yaml(data: bytes | str) -> list[Document]:
     line = 0
     try:
         for event in yaml.parse(data, Loader=_Loader):
-            line = event.start_mark.line
+            line = event.start_mark.line if event.start_mark else line
             builder.feed(event)
     except yaml.MarkedYAMLError as error:
         mark: Any = error.problem_mark or error.context_mark
