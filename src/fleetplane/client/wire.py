@@ -90,7 +90,7 @@ def decoded_event(line: bytes) -> EncodedEvent:
             kind: EventType = event.type
             return EncodedEvent(kind, bytes(event.object))
         case "ERROR":
-            raise ApiError.from_status(orjson.loads(event.object))
+            raise ApiError.from_status(orjson.loads(bytes(event.object)))
         case other:
             raise ApiError(500, f"the server sent a watch event of the unknown type {other!r}")
 
