@@ -1,0 +1,1 @@
+"""Deployment: moves from one pod template to the next, a ReplicaSet for each."""

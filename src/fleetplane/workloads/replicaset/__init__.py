@@ -1,0 +1,1 @@
+"""ReplicaSet: keeps so many pods of one template alive."""
