@@ -1,0 +1,146 @@
+"""What a commit would do, worked out before anything is written.
+
+Preconditions and claims are decided here, in memory, on the newest state that earlier commits have staged; the engine
+then only writes the outcome. So a commit that is refused never touches the database, and commits that share one
+database transaction never share their fate. Staging must never change the state it reads: an engine adopts a
+``Staged`` as a whole or drops it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from fleetplane.store.protocol import (
+    ABSENT,
+    Change,
+    Claim,
+    ClaimTaken,
+    Delete,
+    Event,
+    Expect,
+    Key,
+    Precondition,
+    PreconditionFailed,
+    Put,
+    Record,
+)
+
+
+class Held(NamedTuple):
+    """What a key holds: the record, and the claims that live and die with it."""
+
+    record: Record
+    claims: tuple[Claim, ...]
+
+
+ClaimKey = tuple[str, str, str]
+"""``(cluster, scope, value)``: what is unique."""
+
+
+@dataclass(slots=True)
+class Staged:
+    """The outcome of one commit: events in order, and the net effect on keys and claims (``None``: gone)."""
+
+    events: list[Event] = field(default_factory=list)
+    keys: dict[Key, Held | None] = field(default_factory=dict)
+    claims: dict[ClaimKey, Key | None] = field(default_factory=dict)
+
+
+def stage(
+    changes: Sequence[Change],
+    revision: int,
+    current: Callable[[Key], Held | None],
+    holder: Callable[[ClaimKey], Key | None],
+) -> Staged:
+    """Work out a commit whose first change gets ``revision``.
+
+    ``current`` and ``holder`` tell the state before the commit.
+
+    Raises:
+        PreconditionFailed, ClaimTaken: the commit is refused.
+        ValueError: a change cannot be stored at all.
+    """
+    staged = Staged()
+    for change in changes:
+        key = change.key
+        before = staged.keys[key] if key in staged.keys else current(key)
+        _check(key, change.precondition, before)
+        if isinstance(change, Put):
+            after = _written(change, before, revision)
+            staged.events.append(Event(False, after.record, before.record if before else None))
+            staged.keys[key] = after
+            _move_claims(staged, key, before, after, holder)
+        else:
+            if before is None:
+                raise PreconditionFailed(key, None)
+            staged.events.append(Event(True, _last_state(change, before.record, revision), before.record))
+            staged.keys[key] = None
+            _move_claims(staged, key, before, None, holder)
+        revision += 1
+    return staged
+
+
+def _check(key: Key, precondition: Precondition, held: Held | None) -> None:
+    if precondition is None:
+        return
+    current = held.record if held else None
+    if precondition is ABSENT:
+        if current is not None:
+            raise PreconditionFailed(key, current)
+    elif isinstance(precondition, Expect) and (
+        current is None
+        or (precondition.revision is not None and precondition.revision != current.revision)
+        or (precondition.uid is not None and precondition.uid != current.uid)
+    ):
+        raise PreconditionFailed(key, current)
+
+
+def _written(change: Put, before: Held | None, revision: int) -> Held:
+    if type(change.value) is not bytes:
+        raise ValueError(f"the value of {'/'.join(change.key)} must be bytes, not {type(change.value).__name__}")
+    _storable(change)
+    same = before is not None and before.record.uid == change.uid
+    created = before.record.created_revision if before and same else revision
+    return Held(
+        Record(change.key, change.uid, revision, created, change.encoding, change.value, change.terms), change.claims
+    )
+
+
+def _storable(change: Put) -> None:
+    """Refuse text no engine can store, before it can spoil the transaction it would share with others."""
+    texts = [*change.key, change.uid, change.encoding]
+    for name, value in (*change.terms, *change.claims):
+        texts += (name, value)
+    joined = "".join(texts)
+    if joined.isascii() and "\0" not in joined:
+        return
+    if "\0" in joined:
+        raise ValueError(f"NUL in key, uid, encoding, terms or claims of {'/'.join(change.key)!r}")
+    joined.encode()  # lone surrogates raise UnicodeEncodeError, a ValueError
+
+
+def _last_state(change: Delete, record: Record, revision: int) -> Record:
+    value = record.value if change.final is None else change.final
+    return Record(record.key, record.uid, revision, record.created_revision, record.encoding, value, record.terms)
+
+
+def _move_claims(
+    staged: Staged, key: Key, before: Held | None, after: Held | None, holder: Callable[[ClaimKey], Key | None]
+) -> None:
+    old = before.claims if before else ()
+    new = after.claims if after else ()
+    if old == new:
+        return
+    for claim in old:
+        if claim not in new:
+            staged.claims[(key.cluster, *claim)] = None
+    for claim in new:
+        if claim in old:
+            continue
+        wanted = (key.cluster, claim.scope, claim.value)
+        taken_by = staged.claims[wanted] if wanted in staged.claims else holder(wanted)
+        if taken_by is not None and taken_by != key:
+            raise ClaimTaken(claim, taken_by)
+        staged.claims[wanted] = key
