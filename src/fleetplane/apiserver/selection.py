@@ -110,7 +110,7 @@ def _field_selector(text: str) -> list[tuple[str, str, str]]:
     if not text:
         return []
     try:
-        return [(one.field, one.operator, one.value) for one in FieldSelector.parse(text).requirements]
+        return [(one.field, "!=" if one.negated else "=", one.value) for one in FieldSelector.parse(text).requirements]
     except ValueError as error:
         raise errors.bad_request(f"invalid field selector: {error}") from None
 

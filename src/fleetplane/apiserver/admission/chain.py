@@ -1,0 +1,71 @@
+"""The order in which admission plug-ins see a request.
+
+Mutating plug-ins by order, then webhooks (which are plug-ins of a late order), the mutating ones once more when a
+webhook changed the object, then validation. Which plug-ins care for a resource is found once per resource.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from fleetplane.apiserver.call import Call
+from fleetplane.model.admission import AdmissionPlugin, AdmissionRequest, Decision, Phase, Reader, decide
+from fleetplane.model.objects import Object
+
+WEBHOOK_ORDER = 10_000
+"""Plug-ins from here on may call out of the process; what they change is shown to the others again."""
+
+ReaderFor = Callable[[str], Reader]
+"""The reader of one logical cluster, by id."""
+
+
+class AdmissionChain:
+    """All plug-ins of a server."""
+
+    def __init__(self, plugins: Sequence[AdmissionPlugin], reader_for: ReaderFor) -> None:
+        self._plugins = sorted(plugins, key=lambda one: (one.order, one.name))
+        self._reader_for = reader_for
+        self._concerned: dict[tuple[Phase, str, str, str], tuple[AdmissionPlugin, ...]] = {}
+
+    def _find(self, phase: Phase, request: AdmissionRequest) -> tuple[AdmissionPlugin, ...]:
+        key = (phase, request.operation, request.resource.qualified, request.subresource)
+        found = self._concerned.get(key)
+        if found is None:
+            found = self._concerned[key] = tuple(
+                one
+                for one in self._plugins
+                if one.phase == phase and one.matches(request.operation, request.resource, request.subresource)
+            )
+        return found
+
+    def concerns(self, request: AdmissionRequest) -> bool:
+        """Whether anybody wants to see this request at all."""
+        return bool(self._find("mutate", request) or self._find("validate", request))
+
+    async def mutate(self, call: Call, request: AdmissionRequest) -> Object:
+        """The new object as the plug-ins want it. Raises the ApiError of the first refusal."""
+        plugins = self._find("mutate", request)
+        called_out = False
+        for plugin in plugins:
+            before = request.new
+            request = await self._ask(plugin, call, request)
+            called_out = called_out or (plugin.order >= WEBHOOK_ORDER and request.new is not before)
+        if called_out:
+            for plugin in plugins:
+                if plugin.order < WEBHOOK_ORDER:
+                    request = await self._ask(plugin, call, request)
+        return request.new if request.new is not None else {}
+
+    async def validate(self, call: Call, request: AdmissionRequest) -> None:
+        """Raises the ApiError of the first refusal."""
+        for plugin in self._find("validate", request):
+            await self._ask(plugin, call, request)
+
+    async def _ask(self, plugin: AdmissionPlugin, call: Call, request: AdmissionRequest) -> AdmissionRequest:
+        decision: Decision = await decide(plugin, request, self._reader_for(call.key_cluster))
+        for warning in decision.warnings:
+            call.warn(warning)
+        if decision.denial is not None:
+            raise decision.denial
+        return request if decision.object is None else replace(request, new=decision.object)

@@ -1,0 +1,303 @@
+"""The API server: one request, straight down the stages.
+
+``ApiServer.handle`` is the only entrance, for the network and for callers in this process alike. It composes the stages,
+turns every refusal into a Status, and lets nothing else out: an exception nobody expected is logged with its traceback
+and told to the client as one sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import orjson
+
+from fleetplane.apiserver.admission.chain import AdmissionChain
+from fleetplane.apiserver.allocation import Allocators
+from fleetplane.apiserver.authorization.attributes import Attributes, Authorizer
+from fleetplane.apiserver.authorization.attributes import forbidden as refusal
+from fleetplane.apiserver.call import Call
+from fleetplane.apiserver.clusters import Clusters
+from fleetplane.apiserver.deleting import Deletes
+from fleetplane.apiserver.discovery import Discovery
+from fleetplane.apiserver.following import Follower
+from fleetplane.apiserver.health import Health, version
+from fleetplane.apiserver.http import JSON, Request, Response
+from fleetplane.apiserver.negotiation import negotiate
+from fleetplane.apiserver.openapi import OpenApi
+from fleetplane.apiserver.reading import Reads
+from fleetplane.apiserver.registry import Registry, Served
+from fleetplane.apiserver.routing import ROOT_CLUSTER, Target, resolve
+from fleetplane.apiserver.storage import ObjectStorage, unavailable
+from fleetplane.apiserver.subresources import Handler, Subresources
+from fleetplane.apiserver.writing import Writes
+from fleetplane.model import errors
+from fleetplane.model.environment import Environment
+from fleetplane.model.user import UserInfo
+from fleetplane.store.protocol import Store, StoreError
+
+log = logging.getLogger(__name__)
+
+Authenticate = Callable[[Request, str], Awaitable[UserInfo]]
+"""From a request and the id of the logical cluster it goes to, who asks. Raises ApiError 401 or 403."""
+PathHandler = Callable[[Request], Awaitable[Response]]
+Observe = Callable[[Request, Target, UserInfo | None, Response, float], None]
+"""Told of every finished request, with its duration in seconds: metrics and audit."""
+Background = Callable[[], Awaitable[None]]
+
+_STREAMS = frozenset({"log", "exec", "attach", "portforward", "proxy"})
+_MUTATING = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many requests may be in flight at once; watches and other streams do not count."""
+
+    reading: int = 400
+    mutating: int = 200
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a server is made of.
+
+    ``subresources`` and ``reviews`` are handlers by (plural, subresource) for what is no plain object access; ``paths``
+    are handlers of whole paths outside the resource tree; ``background`` is what runs as long as the server does.
+    """
+
+    store: Store
+    registry: Registry
+    clusters: Clusters
+    environment: Environment
+    authenticate: Authenticate
+    authorize: Authorizer
+    admission: AdmissionChain
+    allocators: Allocators
+    health: Health
+    followers: Sequence[Follower] = ()
+    subresources: Mapping[tuple[str, str], Handler] = field(default_factory=dict)
+    paths: Mapping[str, PathHandler] = field(default_factory=dict)
+    background: Sequence[Background] = ()
+    limits: Limits = field(default_factory=Limits)
+    observe: Observe | None = None
+
+
+class ApiServer:
+    """Serves the Kubernetes API over one store."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.registry = parts.registry
+        self.clusters = parts.clusters
+        self._environment = parts.environment
+        storage = ObjectStorage(parts.store)
+        followers: dict[tuple[str, str], list[Follower]] = {}
+        for follower in parts.followers:
+            followers.setdefault(follower.resource, []).append(follower)
+        self.writes = Writes(storage, parts.admission, parts.allocators, parts.clusters, parts.environment, followers)
+        self.deletes = Deletes(storage, self.writes, parts.admission, parts.clusters, parts.environment)
+        self._reads = Reads(storage, parts.clusters, parts.environment)
+        self._subresources = Subresources(
+            storage, parts.registry, self.writes, self.deletes, parts.environment, parts.subresources
+        )
+        self._discovery = Discovery(parts.registry)
+        self._openapi = OpenApi(parts.registry)
+        self._reading = 0
+        self._mutating = 0
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[ApiServer]:
+        """Follow what must be followed; ready when everything has been seen once."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(follower.run()) for follower in self._parts.followers]
+            for follower in self._parts.followers:
+                await follower.synced.wait()
+            tasks += [group.create_task(_run(work)) for work in self._parts.background]
+            try:
+                yield self
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request. Raises nothing but cancellation."""
+        started = self._environment.monotonic()
+        target = resolve(request)
+        user: UserInfo | None = None
+        try:
+            response, user = await self._handle(request, target)
+        except errors.ApiError as error:
+            response = error_response(error)
+        except StoreError as error:
+            response = error_response(unavailable(error))
+        except RecursionError:
+            response = error_response(errors.bad_request("the request is nested too deeply"))
+        except Exception:
+            log.exception("a request failed unexpectedly: %s %s", request.method, target.path)
+            response = error_response(
+                errors.internal("the server met an error it did not expect; its log has the details")
+            )
+        if self._parts.observe is not None:
+            self._parts.observe(request, target, user, response, self._environment.monotonic() - started)
+        return response
+
+    async def _handle(self, request: Request, target: Target) -> tuple[Response, UserInfo | None]:
+        cluster = self._parts.clusters.resolve(target.cluster)
+        user = await self._authenticate(request, cluster)
+        self._authorize(target, user, cluster)
+        if not target.is_resource:
+            return await self._path(request, target, cluster), user
+        served = self._serve(target, cluster)
+        call = Call(request, target, served, user, cluster)
+        call.representation = negotiate(request.headers.get("accept", ""))
+        if served.deprecated:
+            call.warn(served.deprecated)
+        async with self._admitted(target):
+            response = await self._dispatch(call)
+        if call.warnings:
+            shown = ", ".join(f"299 - {_quoted(text)}" for text in call.warnings)
+            response.headers["Warning"] = shown
+        return response, user
+
+    async def _authenticate(self, request: Request, cluster: str | None) -> UserInfo:
+        user = request.in_process_user
+        if isinstance(user, UserInfo):
+            return user
+        return await self._parts.authenticate(request, cluster or ROOT_CLUSTER)
+
+    def _authorize(self, target: Target, user: UserInfo, cluster: str | None) -> None:
+        attributes = Attributes(
+            user,
+            target.verb,
+            target.group,
+            target.version,
+            target.resource,
+            target.subresource,
+            target.namespace if target.resource != "namespaces" or target.group else "",
+            target.name,
+            "" if target.is_resource else target.path,
+            cluster or ROOT_CLUSTER,
+        )
+        if target.resource == "namespaces" and not target.group and target.name:
+            attributes.namespace = target.name
+        decision = self._parts.authorize(attributes)
+        if not decision.allowed:
+            raise refusal(attributes, decision.reason)
+
+    def _serve(self, target: Target, cluster: str | None) -> Served:
+        registry = self._parts.registry
+        if cluster is None:
+            if target.verb not in ("list", "watch"):
+                raise errors.method_not_allowed("objects of all clusters can be listed and watched, nothing else")
+            found = registry.find_anywhere(target.group, target.version, target.resource)
+        else:
+            found = registry.find(cluster, target.group, target.version, target.resource)
+        if found is None:
+            raise errors.unknown_path()
+        if target.subresource and target.subresource not in found.subresources:
+            raise errors.unknown_path()
+        if found.type.namespaced:
+            if (
+                not target.namespace
+                and target.verb not in ("list", "watch", "deletecollection")
+                and (target.name or target.verb != "create" or "get" in found.verbs)
+            ):
+                raise errors.bad_request("namespace is required: an object of this kind lives in one")
+        elif target.namespace and not (target.resource == "namespaces" and not target.group):
+            raise errors.unknown_path()
+        if not target.subresource and target.verb not in found.verbs:
+            raise errors.method_not_allowed()
+        return found
+
+    @asynccontextmanager
+    async def _admitted(self, target: Target) -> AsyncIterator[None]:
+        """Count the request in; too many at once are told to come back."""
+        limits = self._parts.limits
+        if target.verb == "watch" or target.subresource in _STREAMS:
+            yield
+        elif target.verb in _MUTATING:
+            if self._mutating >= limits.mutating:
+                raise errors.too_many_requests("too many requests, please try again later")
+            self._mutating += 1
+            try:
+                yield
+            finally:
+                self._mutating -= 1
+        else:
+            if self._reading >= limits.reading:
+                raise errors.too_many_requests("too many requests, please try again later")
+            self._reading += 1
+            try:
+                yield
+            finally:
+                self._reading -= 1
+
+    async def _dispatch(self, call: Call) -> Response:
+        handler = self._subresources.find(call)
+        if handler is not None:
+            return await handler(call)
+        match call.target.verb:
+            case "get":
+                return await self._reads.get(call)
+            case "list":
+                return await self._reads.list(call)
+            case "watch":
+                return await self._reads.watch(call)
+            case "create":
+                if call.target.name:
+                    raise errors.method_not_allowed()
+                return await self.writes.create(call)
+            case "update":
+                return await self.writes.update(call)
+            case "patch":
+                return await self.writes.patch(call)
+            case "delete":
+                return await self.deletes.delete(call)
+            case "deletecollection":
+                return await self.deletes.delete_collection(call)
+        raise errors.method_not_allowed()
+
+    async def _path(self, request: Request, target: Target, cluster: str | None) -> Response:
+        path = target.path
+        if request.method not in ("GET", "HEAD"):
+            raise errors.method_not_allowed()
+        if path == "/version":
+            return version()
+        health = await self._parts.health.answer(request, path)
+        if health is not None:
+            return health
+        handler = self._parts.paths.get(path)
+        if handler is not None:
+            return await handler(request)
+        where = cluster or ROOT_CLUSTER
+        found = self._discovery.answer(request, target, where) or self._openapi.answer(request, target, where)
+        if found is not None:
+            return found
+        if path == "/":
+            return Response(200, orjson.dumps({"paths": self._root_paths(where)}))
+        raise errors.unknown_path()
+
+    def _root_paths(self, cluster: str) -> list[str]:
+        groups = {one.type.group for one in self._parts.registry.all(cluster) if one.type.group}
+        versions = {one.type.api_version for one in self._parts.registry.all(cluster) if one.type.group}
+        listed = ["/api", "/api/v1", "/apis", *(f"/apis/{one}" for one in groups | versions)]
+        return sorted([*listed, "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"])
+
+
+async def _run(work: Background) -> None:
+    await work()
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") + '"'
+
+
+def error_response(error: errors.ApiError) -> Response:
+    """The Status of a refusal."""
+    headers = {} if error.retry_after is None else {"Retry-After": str(max(error.retry_after, 1))}
+    if error.code == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="fleetplane"'
+    return Response(error.code, orjson.dumps(error.to_status()), JSON, headers)

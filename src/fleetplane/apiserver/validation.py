@@ -1,0 +1,72 @@
+"""Validate: everything that must hold of an object before it is committed, whoever wrote it.
+
+In this order, all causes of one step together: shape of metadata, unknown fields (by the call's ``fieldValidation``),
+schema, CEL rules, the kind's own rules.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fleetplane.apiserver import metadata as meta
+from fleetplane.apiserver.call import Call
+from fleetplane.apiserver.rules import check_rules
+from fleetplane.model import errors
+from fleetplane.model.errors import FieldError
+from fleetplane.model.objects import Object
+from fleetplane.model.schema import apply_defaults, prune, validate
+
+
+def normalise(call: Call, obj: Object, strict: list[str]) -> None:
+    """Drop what the schema does not know, as ``fieldValidation`` asks, in place. Raises ApiError 400 or 422."""
+    served = call.served
+    shape = meta.check_shape(obj)
+    if shape:
+        raise errors.invalid(served.type.kind, _name(obj), shape, group=served.type.group)
+    unknown = strict + meta.drop_unknown(obj["metadata"])
+    schema = served.schema
+    if schema is not None:
+        unknown += prune(schema, obj)
+    if not unknown or call.field_validation == "Ignore":
+        return
+    if call.field_validation == "Strict":
+        raise errors.bad_request(
+            f'{obj.get("kind")} in version "{served.type.version}" cannot be handled as a {served.type.kind}: '
+            f"strict decoding error: {', '.join(unknown)}"
+        )
+    for text in unknown:
+        call.warn(text)
+
+
+def fill_defaults(call: Call, obj: Object) -> None:
+    """Schema defaults, then the kind's own, in place."""
+    served = call.served
+    if served.schema is not None:
+        apply_defaults(served.schema, obj)
+    served.behaviour.default(obj)
+
+
+def check(call: Call, new: Object, old: Object | None, *, subresource: str = "") -> None:
+    """Raises ApiError 422 with one cause per problem."""
+    served = call.served
+    behaviour = served.behaviour
+    found: list[FieldError] = []
+    if subresource not in ("status", "scale"):
+        found += meta.validate(new, namespaced=served.type.namespaced, validate_name=behaviour.validate_name)
+    if old is not None:
+        found += meta.validate_update(new["metadata"], old["metadata"])
+    schema = served.schema
+    if schema is not None:
+        problems = validate(schema, new, old)
+        found += problems
+        if not problems and served.custom:
+            found += check_rules(schema, new, old)
+    if not found:
+        found += behaviour.validate_status(new, old) if subresource == "status" else behaviour.validate(new, old)
+    if found:
+        raise errors.invalid(served.type.kind, _name(new), found, group=served.type.group)
+
+
+def _name(obj: Any) -> str:
+    metadata = obj.get("metadata")
+    return str(metadata.get("name") or metadata.get("generateName") or "") if isinstance(metadata, dict) else ""
