@@ -1,0 +1,1 @@
+"""Who is it? The first stage of a request after TLS."""
