@@ -6,7 +6,7 @@ are the same thing and take the same way down.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -35,13 +35,17 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """A complete answer, or a streamed one when ``stream`` is set (``body`` is then ignored)."""
+    """A complete answer, a streamed one when ``stream`` is set, or a connection taken over when ``upgrade`` is.
+
+    ``upgrade`` gets the front end's own request and serves the connection until it ends.
+    """
 
     status: int = 200
     body: bytes = b""
     content_type: str = JSON
     headers: dict[str, str] = field(default_factory=dict)
     stream: AsyncIterator[bytes] | None = None
+    upgrade: Callable[[Any], Awaitable[Any]] | None = None
 
 
 class Handler(Protocol):

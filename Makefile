@@ -1,0 +1,53 @@
+# The entry points of the repository. Everything happens in .venv; system packages are installed only where we are root.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+.PHONY: help demo test lint type bench docs soak clean system-packages
+help: ## Show what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+$(VENV)/.runtime: pyproject.toml hatch_build.py
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and was not found." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --group test
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --group lint
+	@touch $@
+
+system-packages: ## Install the Debian packages the node and its tests use, where that is possible
+	@sh tools/system_packages.sh
+
+demo: system-packages $(VENV)/.runtime ## Set up everything and run the main job
+	$(BIN)/fleetplane demo
+
+test: system-packages $(VENV)/.test ## Set up everything and pass the tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not soak"
+
+soak: system-packages $(VENV)/.test ## The long randomised runs
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m soak
+
+lint: $(VENV)/.lint ## Style, types and import order
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.test ## Measure, side by side with peers where they are installed
+	$(BIN)/python -m bench
+
+docs: $(VENV)/.runtime ## Build the documentation site into site/
+	$(BIN)/python -m pip install --quiet --group docs
+	$(BIN)/mkdocs build --strict
+
+clean: ## Remove what was built
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

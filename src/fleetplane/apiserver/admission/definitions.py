@@ -1,0 +1,43 @@
+"""Admission of CustomResourceDefinitions: names and conditions are filled in, what cannot be served is refused."""
+
+from __future__ import annotations
+
+from fleetplane.apiserver.clusters import Clusters
+from fleetplane.apiserver.crds import CLEANUP_FINALIZER, with_conditions
+from fleetplane.apiserver.registry import Registry
+from fleetplane.model.admission import (
+    ALLOWED,
+    AdmissionPlugin,
+    AdmissionRequest,
+    AdmissionRule,
+    Decision,
+    Reader,
+    changed,
+)
+from fleetplane.model.environment import Environment, timestamp
+
+_RULES = (AdmissionRule(["customresourcedefinitions.apiextensions.k8s.io"], ("CREATE", "UPDATE"), ("", "status")),)
+
+
+def definition_plugins(registry: Registry, clusters: Clusters, environment: Environment) -> list[AdmissionPlugin]:
+    """The plug-ins for definitions of all clusters."""
+
+    async def complete(request: AdmissionRequest, _reader: Reader) -> Decision:
+        definition = request.new
+        if definition is None:
+            return ALLOWED
+        names = definition["spec"]["names"]
+        names.setdefault("singular", names["kind"].lower())
+        names.setdefault("listKind", names["kind"] + "List")
+        definition["spec"].setdefault("conversion", {"strategy": "None"})
+        metadata = definition["metadata"]
+        if not metadata.get("deletionTimestamp"):
+            finalizers = metadata.setdefault("finalizers", [])
+            if CLEANUP_FINALIZER not in finalizers:
+                finalizers.append(CLEANUP_FINALIZER)
+        if request.old is not None:
+            definition.setdefault("status", (request.old.get("status") or {}).copy())
+        cluster = clusters.resolve(request.cluster) or request.cluster
+        return changed(with_conditions(definition, registry, cluster, timestamp(environment.now())))
+
+    return [AdmissionPlugin("definitions.fleetplane.io", "mutate", _RULES, complete, order=-100)]

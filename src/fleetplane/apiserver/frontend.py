@@ -1,0 +1,174 @@
+"""HTTP and TLS: from bytes on a connection to a ``Request``, and back.
+
+The only module of the server that knows aiohttp. It bounds what a client can make us hold (header and body sizes, time to
+send a body, time to read an answer) and hands everything else to the stages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from pathlib import Path
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from fleetplane.apiserver.decoding import MAX_BODY
+from fleetplane.apiserver.http import Handler, Request, Response
+from fleetplane.apiserver.server import error_response
+from fleetplane.model import errors
+
+_BODY_SECONDS = 60.0
+_STALLED_SECONDS = 60.0
+_MAX_FIELD = 64 * 1024
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_STANDARD_HEADERS = {"Cache-Control": "no-cache, private", "X-Content-Type-Options": "nosniff"}
+
+
+class Frontend:
+    """Serves a ``Handler`` on TLS sockets, or on a Unix socket of mode 0600."""
+
+    def __init__(self, handle: Handler) -> None:
+        self._handle = handle
+        self._server = web.Server(
+            self._serve,
+            access_log=None,
+            keepalive_timeout=120,
+            max_line_size=_MAX_FIELD,
+            max_field_size=_MAX_FIELD,
+            client_max_size=0,
+            auto_decompress=True,
+            handler_cancellation=True,
+        )
+        self._listeners: list[asyncio.Server] = []
+
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext) -> int:
+        """Bind a TLS socket; returns the port. Raises OSError when it is in use."""
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(
+            self._server,
+            host or None,
+            port,
+            ssl=tls,
+            backlog=1024,
+            reuse_address=True,
+            ssl_handshake_timeout=15,
+            ssl_shutdown_timeout=2,
+        )
+        self._listeners.append(listener)
+        bound: int = listener.sockets[0].getsockname()[1]
+        return bound
+
+    async def listen_unix(self, path: Path) -> None:
+        """Serve the same on a Unix socket only its owner may open."""
+        self._listeners.append(
+            await asyncio.get_running_loop().create_unix_server(self._server, sock=_private_socket(path))
+        )
+
+    async def close(self, grace: float = 2.0) -> None:
+        """Stop accepting, give requests in flight ``grace`` seconds, then end them."""
+        for listener in self._listeners:
+            listener.close()
+        with contextlib.suppress(TimeoutError):
+            await self._server.shutdown(grace)
+
+    async def _serve(self, raw: web.BaseRequest) -> web.StreamResponse:
+        try:
+            request = await _request(raw)
+        except errors.ApiError as error:
+            response = error_response(error)
+            response.headers["Connection"] = "close"
+        else:
+            response = await self._handle(request)
+        if response.upgrade is not None:
+            upgraded: web.StreamResponse = await response.upgrade(raw)
+            return upgraded
+        if response.stream is not None:
+            return await _stream(raw, response)
+        headers = _STANDARD_HEADERS | response.headers if response.headers else dict(_STANDARD_HEADERS)
+        headers["Content-Type"] = response.content_type
+        return web.Response(status=response.status, body=response.body, headers=headers)
+
+
+def _private_socket(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound.bind(str(path))
+    path.chmod(0o600)
+    return bound
+
+
+async def _request(raw: web.BaseRequest) -> Request:
+    url = raw.rel_url
+    body = b""
+    if raw.can_read_body and raw.method in _WITH_BODY:
+        body = await _body(raw)
+    query: dict[str, str] = {}
+    queries: dict[str, list[str]] = {}
+    if url.raw_query_string:
+        for key, value in url.query.items():
+            query.setdefault(key, value)
+            queries.setdefault(key, []).append(value)
+    certificate: bytes | None = None
+    remote = ""
+    transport = raw.transport
+    if transport is not None:
+        secured = transport.get_extra_info("ssl_object")
+        certificate = secured.getpeercert(True) if secured is not None else None
+        peer = transport.get_extra_info("peername")
+        remote = str(peer[0]) if isinstance(peer, tuple) and peer else ""
+    try:
+        path = unquote(url.raw_path, errors="strict")
+    except UnicodeDecodeError:
+        raise errors.bad_request("the path is not valid UTF-8") from None
+    if "\x00" in path:
+        raise errors.bad_request("the path must not contain NUL")
+    headers = {key.lower(): value for key, value in raw.headers.items()}
+    return Request(raw.method, path, query, queries, headers, body, certificate, remote, None, raw)
+
+
+async def _body(raw: web.BaseRequest) -> bytes:
+    """The whole body, bounded in size and time."""
+    length = raw.content_length
+    if length is not None and length > MAX_BODY:
+        raise errors.too_large(MAX_BODY)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for chunk in raw.content.iter_any():
+                size += len(chunk)
+                if size > MAX_BODY:
+                    raise errors.too_large(MAX_BODY)
+                chunks.append(chunk)
+    except TimeoutError:
+        raise errors.ApiError(408, "the body did not arrive in time", reason="Timeout") from None
+    except (ValueError, web.HTTPException) as error:
+        raise errors.bad_request(f"the body cannot be read: {error}") from None
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _stream(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
+    """Send chunks as they come; a client that does not read is cut off."""
+    answer = web.StreamResponse(status=response.status, headers=_STANDARD_HEADERS | response.headers)
+    answer.content_type = response.content_type
+    stream = response.stream
+    if stream is None:
+        raise RuntimeError("a streamed response without a stream")
+    try:
+        await answer.prepare(raw)
+        async for chunk in stream:
+            if chunk:
+                async with asyncio.timeout(_STALLED_SECONDS):
+                    await answer.write(chunk)
+        await answer.write_eof()
+    except (TimeoutError, ConnectionError):
+        if raw.transport is not None:
+            raw.transport.abort()
+    finally:
+        close = getattr(stream, "aclose", None)
+        if close is not None:
+            await close()
+    return answer

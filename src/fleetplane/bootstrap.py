@@ -1,0 +1,88 @@
+"""What a new plane holds before anyone asks: namespaces, the ``kubernetes`` Service, priority classes.
+
+Every object is created only where it is absent, so a start changes nothing a user changed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+from fleetplane.client.protocol import Client
+from fleetplane.model.builtin import types
+from fleetplane.model.errors import ApiError
+from fleetplane.model.objects import Object
+from fleetplane.model.resources import ResourceType
+from fleetplane.settings import Settings
+
+SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+
+
+async def bootstrap(client: Client, settings: Settings, port: int) -> None:
+    """Create what is missing."""
+    for name in SYSTEM_NAMESPACES:
+        await _ensure(client, types.NAMESPACES, {"metadata": {"name": name}})
+    for name, value, description in _PRIORITY_CLASSES:
+        await _ensure(
+            client, types.PRIORITY_CLASSES, {"metadata": {"name": name}, "value": value, "description": description}
+        )
+    await _publish_kubernetes(client, settings, port)
+
+
+_PRIORITY_CLASSES = (
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "For pods the cluster cannot do without; they may move to another node.",
+    ),
+    ("system-node-critical", 2_000_001_000, "For pods their node cannot do without."),
+)
+
+
+async def _publish_kubernetes(client: Client, settings: Settings, port: int) -> None:
+    """The ``default/kubernetes`` Service and its EndpointSlice, which lead to this server."""
+    networks = [ipaddress.ip_network(one.strip()) for one in settings.service_cidrs.split(",")]
+    address = ipaddress.ip_address(settings.host) if _is_address(settings.host) else ipaddress.ip_address("127.0.0.1")
+    labels = {"component": "apiserver", "provider": "kubernetes"}
+    service: Object = {
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+        "spec": {
+            "clusterIP": str(networks[0][1]),
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}],
+            "sessionAffinity": "None",
+            "type": "ClusterIP",
+        },
+    }
+    await _ensure(client, types.SERVICES, service)
+    endpoints: Object = {
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": f"IPv{address.version}",
+        "endpoints": [{"addresses": [str(address)], "conditions": {"ready": True}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    }
+    await client.apply(
+        types.ENDPOINT_SLICES, _typed(types.ENDPOINT_SLICES, endpoints), "default", field_manager="fleetplane"
+    )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _typed(resource: ResourceType, obj: Object) -> Object:
+    return {"apiVersion": resource.api_version, "kind": resource.kind, **obj}
+
+
+async def _ensure(client: Client, resource: ResourceType, obj: Object) -> None:
+    try:
+        await client.create(resource, _typed(resource, obj), obj["metadata"].get("namespace"))
+    except ApiError as error:
+        if error.reason != "AlreadyExists":
+            raise

@@ -1,0 +1,1 @@
+"""Thin faces on the client: command line, terminal, web, gRPC."""

@@ -1,0 +1,49 @@
+"""``fleetplane up`` and its parts: settings in, a running plane, a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from fleetplane.interfaces.cli.main import CommandError
+from fleetplane.plane import Plane, PlaneError
+from fleetplane.settings import Settings, SettingsError, load_settings
+
+
+def run_plane(given: Mapping[str, Any], config: Path | None) -> None:
+    """Run a plane until SIGTERM or SIGINT. Raises CommandError when it cannot start."""
+    try:
+        settings = load_settings(given, os.environ, config)
+    except SettingsError as error:
+        raise CommandError(str(error)) from None
+    logging.basicConfig(
+        level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings))
+    except* PlaneError as errors:
+        if settings.debug:
+            raise
+        raise CommandError("; ".join(str(one) for one in errors.exceptions)) from None
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(one, stop.set)
+    async with Plane(settings) as plane:
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.write(f"ready {plane.url} kubeconfig={plane.kubeconfig}\n")
+            sys.stdout.flush()
+        await stop.wait()

@@ -1,0 +1,167 @@
+"""A plane: store, server, controllers, operators and local nodes, composed from one settings object.
+
+Everything runs in one process and one event loop, in one task group: when a part fails the plane ends, cleanly, and says
+why. ``fleetplane up`` is this and nothing more; ``fleetplane.testing`` starts the same object inside a test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fleetplane.apiserver.assembly import ServerSettings, assemble
+from fleetplane.apiserver.frontend import Frontend
+from fleetplane.apiserver.http import Request
+from fleetplane.apiserver.pki import PkiError, ensure_pki, server_context, write_admin_kubeconfig
+from fleetplane.apiserver.server import ApiServer
+from fleetplane.bootstrap import bootstrap
+from fleetplane.client.protocol import Client
+from fleetplane.client.rest import Capabilities, RestClient
+from fleetplane.model.environment import Environment, SystemEnvironment
+from fleetplane.model.user import MASTERS_GROUP, UserInfo
+from fleetplane.settings import Settings
+from fleetplane.store.protocol import Store, StoreError, StoreLocked
+from fleetplane.store.sqlite import SqliteStore
+
+BOOTSTRAP_USER = UserInfo("system:apiserver", groups=(MASTERS_GROUP, "system:authenticated"))
+
+
+class PlaneError(Exception):
+    """The plane cannot start; the message says what to do."""
+
+
+class InProcessTransport:
+    """A ``Transport`` straight into a server of this process, as one user. It skips authentication and nothing else."""
+
+    def __init__(self, server: ApiServer, user: UserInfo) -> None:
+        self._server = server
+        self._user = user
+
+    async def request(
+        self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        response = await self._server.handle(self._request(method, path, query, headers, body))
+        if response.stream is not None:
+            chunks = [chunk async for chunk in response.stream]
+            return response.status, response.headers, b"".join(chunks)
+        return response.status, response.headers, response.body
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes
+    ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
+        response = await self._server.handle(self._request(method, path, query, headers, body))
+        chunks = response.stream if response.stream is not None else _one(response.body)
+        try:
+            yield response.status, chunks
+        finally:
+            close = getattr(chunks, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def close(self) -> None:
+        """Nothing to close: the server is somebody else's."""
+
+    def _request(
+        self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes
+    ) -> Request:
+        queries = {key: [value] for key, value in query.items()}
+        return Request(method, path, query, queries, headers, body, None, "in-process", self._user)
+
+
+async def _one(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+class Plane:
+    """``async with Plane(settings) as plane`` runs a whole plane; ready when entered, stopped when left.
+
+    Raises:
+        PlaneError: something a person has to change: a port in use, a locked data directory, an unusable setting.
+    """
+
+    def __init__(self, settings: Settings, environment: Environment | None = None) -> None:
+        self.settings = settings
+        self.environment = environment or SystemEnvironment()
+        self.url = ""
+        self.kubeconfig = settings.data_dir / "admin.kubeconfig"
+        self._stack = AsyncExitStack()
+        self._server: ApiServer | None = None
+
+    @property
+    def server(self) -> ApiServer:
+        if self._server is None:
+            raise RuntimeError("the plane is not running")
+        return self._server
+
+    def client(self, user: UserInfo = BOOTSTRAP_USER) -> Client:
+        """A client of this process, as a user."""
+        return RestClient(
+            InProcessTransport(self.server, user), capabilities=Capabilities(commit=False, logical_clusters=True)
+        )
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._stack.__aexit__(kind, error, traceback)
+
+    async def _start(self) -> None:
+        settings = self.settings
+        store = await self._open_store()
+        try:
+            pki = await asyncio.to_thread(
+                ensure_pki, settings.data_dir / "pki", self.environment, hosts=[settings.host]
+            )
+        except (PkiError, OSError) as error:
+            raise PlaneError(str(error)) from None
+        self._server = assemble(store, pki, self.environment, ServerSettings(service_cidrs=settings.service_cidrs))
+        await self._stack.enter_async_context(self._server.running())
+        frontend = Frontend(self._server.handle)
+        try:
+            port = await frontend.listen(settings.host, settings.port, server_context(pki))
+        except OSError as error:
+            raise PlaneError(_cannot_listen(settings, error)) from None
+        self._stack.push_async_callback(frontend.close)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self.url = f"https://{host}:{port}"
+        await bootstrap(self.client(), settings, port)
+        write_admin_kubeconfig(self.kubeconfig, self.url, pki)
+
+    async def _open_store(self) -> Store:
+        settings = self.settings
+        if settings.store != "sqlite":
+            raise PlaneError("PostgreSQL is not built into this version yet; use --store sqlite")
+        try:
+            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            store = await SqliteStore.open(settings.data_dir / "fleetplane.db", environment=self.environment)
+        except StoreLocked as error:
+            raise PlaneError(str(error)) from None
+        except (StoreError, OSError) as error:
+            raise PlaneError(f"cannot open the data directory {settings.data_dir}: {error}") from None
+        self._stack.push_async_callback(store.close)
+        return store
+
+
+def _cannot_listen(settings: Settings, error: OSError) -> str:
+    where = f"{settings.host} port {settings.port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{where} is already in use; stop what listens there, or choose another with --port"
+    return f"cannot listen on {where}: {error.strerror or error}"
+
+
+def default_kubeconfig(data_dir: Path) -> Path:
+    """Where a plane writes the administrator's kubeconfig."""
+    return data_dir / "admin.kubeconfig"
