@@ -143,6 +143,8 @@ class _Checker:
     def __init__(self, declarations: Declarations) -> None:
         self._declarations = declarations
         self._scopes: list[dict[str, Type]] = []
+        self._mixed = False
+        """Within the arguments of format(), whose list may hold anything."""
         self.unifier = Unifier()
         self.types: dict[Expr, Type] = {}
         self.overloads: dict[Expr, tuple[Overload, ...]] = {}
@@ -264,7 +266,9 @@ class _Checker:
         if prefix is not None and f"{prefix}.{node.function}" in functions:
             return self._global_call(node, f"{prefix}.{node.function}")
         target = self.visit(node.target)
+        before, self._mixed = self._mixed, self._mixed or node.function == "format"
         arguments = [self.visit(argument) for argument in node.arguments]
+        self._mixed = before
         overloads = [one for one in functions.get(node.function, ()) if one.member]
         if not overloads:
             return self._issue(node.offset, f"undeclared reference to '{node.function}' (in container '')")
@@ -318,7 +322,7 @@ class _Checker:
         if self._assignable(before, kind):
             before, kind = self.unifier.resolve(before), self.unifier.resolve(kind)
             return before if more_general(before, kind) else kind
-        if not self._declarations.homogeneous_literals:
+        if self._mixed or not self._declarations.homogeneous_literals:
             return DYN
         expected, found = (shown(self.unifier.resolve(one, free_to_dyn=True)) for one in (before, kind))
         return self._issue(offset, f"expected type '{expected}' but found '{found}'")

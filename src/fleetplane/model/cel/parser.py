@@ -308,6 +308,10 @@ class _Parser:
         if name == "bind" and count == 3 and isinstance(target, Ident) and target.name == "cel":
             variable = self._variable(arguments[0])
             return self._node(Bind(offset, variable, arguments[1], arguments[2]), *arguments)
+        if name in {"greatest", "least"} and count > 2 and isinstance(target, Ident) and target.name == "math":
+            return self._pairwise(offset, target, name, arguments)
+        if name == "sortBy" and count == 2:
+            return self._sort_by(offset, target, arguments)
         if name in {"optMap", "optFlatMap"} and count == 2:
             variable = self._variable(arguments[0])
             node = OptionalMap(offset, target, variable, arguments[1], name == "optFlatMap")
@@ -325,6 +329,21 @@ class _Parser:
             body = self._node(Ident(arguments[0].offset, variables[0]))
         children = [target, body] if condition is None else [target, condition, body]
         return self._node(Comprehension(offset, fold, target, variables, condition, body), *children)
+
+    def _pairwise(self, offset: int, target: Expr, name: str, arguments: tuple[Expr, ...]) -> Expr:
+        """``math.greatest(a, b, c)`` is ``math.greatest(math.greatest(a, b), c)``."""
+        result = arguments[0]
+        for argument in arguments[1:]:
+            result = self._node(Call(offset, name, (result, argument), target), result, argument)
+        return result
+
+    def _sort_by(self, offset: int, target: Expr, arguments: tuple[Expr, ...]) -> Expr:
+        """``list.sortBy(x, key)``: the list is computed once, then its keys, then both are sorted together."""
+        variable = self._variable(arguments[0])
+        items = self._node(Ident(offset, "@items"))
+        keys = self._node(Comprehension(offset, Fold.LIST, items, (variable,), None, arguments[1]), items, arguments[1])
+        ordered = self._node(Call(offset, "@sortByAssociatedKeys", (items, keys)), items, keys)
+        return self._node(Bind(offset, "@items", target, ordered), target, ordered)
 
     def _variable(self, argument: Expr) -> str:
         if not isinstance(argument, Ident):
