@@ -20,8 +20,8 @@ from fleetplane.apiserver.http import Request
 from fleetplane.apiserver.pki import PkiError, ensure_pki, server_context, write_admin_kubeconfig
 from fleetplane.apiserver.server import ApiServer
 from fleetplane.bootstrap import bootstrap
-from fleetplane.client.protocol import Client
-from fleetplane.client.rest import Capabilities, RestClient
+from fleetplane.client.protocol import Capabilities, Client, Pairs
+from fleetplane.client.rest import RestClient
 from fleetplane.model.environment import Environment, SystemEnvironment
 from fleetplane.model.user import MASTERS_GROUP, UserInfo
 from fleetplane.settings import Settings
@@ -43,7 +43,7 @@ class InProcessTransport:
         self._user = user
 
     async def request(
-        self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes
+        self, method: str, path: str, query: Pairs, headers: Pairs, body: bytes
     ) -> tuple[int, Mapping[str, str], bytes]:
         response = await self._server.handle(self._request(method, path, query, headers, body))
         if response.stream is not None:
@@ -53,7 +53,7 @@ class InProcessTransport:
 
     @asynccontextmanager
     async def stream(
-        self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes
+        self, method: str, path: str, query: Pairs, headers: Pairs, body: bytes
     ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
         response = await self._server.handle(self._request(method, path, query, headers, body))
         chunks = response.stream if response.stream is not None else _one(response.body)
@@ -67,11 +67,12 @@ class InProcessTransport:
     async def close(self) -> None:
         """Nothing to close: the server is somebody else's."""
 
-    def _request(
-        self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes
-    ) -> Request:
-        queries = {key: [value] for key, value in query.items()}
-        return Request(method, path, query, queries, headers, body, None, "in-process", self._user)
+    def _request(self, method: str, path: str, query: Pairs, headers: Pairs, body: bytes) -> Request:
+        queries: dict[str, list[str]] = {}
+        for key, value in query:
+            queries.setdefault(key, []).append(value)
+        first = {key: values[0] for key, values in queries.items()}
+        return Request(method, path, first, queries, dict(headers), body, None, "in-process", self._user)
 
 
 async def _one(body: bytes) -> AsyncIterator[bytes]:
@@ -102,7 +103,7 @@ class Plane:
     def client(self, user: UserInfo = BOOTSTRAP_USER) -> Client:
         """A client of this process, as a user."""
         return RestClient(
-            InProcessTransport(self.server, user), capabilities=Capabilities(commit=False, logical_clusters=True)
+            InProcessTransport(self.server, user), capabilities=Capabilities(logical_clusters=True, watch_list=True)
         )
 
     async def __aenter__(self) -> Self:

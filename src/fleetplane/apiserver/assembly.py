@@ -10,6 +10,7 @@ import orjson
 
 from fleetplane.apiserver.admission.chain import AdmissionChain
 from fleetplane.apiserver.admission.definitions import definition_plugins
+from fleetplane.apiserver.admission.namespaces import NamespaceView, namespace_plugins
 from fleetplane.apiserver.allocation import Allocators
 from fleetplane.apiserver.authentication.bootstrap import BootstrapTokens
 from fleetplane.apiserver.authentication.chain import Authenticator
@@ -69,7 +70,15 @@ def assemble(
     tokens = ServiceAccountTokens(key=pki.service_account_key, reader=reader, environment=environment)
     authenticator = Authenticator(pki, environment, [BootstrapTokens(reader, environment), tokens])
     definitions = Definitions(registry, _no_converter)
-    chain = AdmissionChain([*definition_plugins(registry, clusters, environment), *plugins], reader.in_cluster)
+    namespaces = NamespaceView()
+    chain = AdmissionChain(
+        [
+            *namespace_plugins(namespaces, lambda name: clusters.resolve(name) or name),
+            *definition_plugins(registry, clusters, environment),
+            *plugins,
+        ],
+        reader.in_cluster,
+    )
     services = ServiceAllocator(parse_networks(settings.service_cidrs), settings.node_ports, environment)
 
     async def authenticate(request: Request, cluster: str) -> UserInfo:
@@ -90,6 +99,7 @@ def assemble(
 
     rbac_group = "rbac.authorization.k8s.io"
     followers = [
+        follow("", "namespaces", namespaces.apply, namespaces.reset),
         follow("apiextensions.k8s.io", "customresourcedefinitions", definitions.apply, definitions.reset),
         *(
             follow(rbac_group, plural, rbac.apply_event)

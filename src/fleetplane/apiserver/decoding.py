@@ -39,7 +39,7 @@ def decode_object(body: bytes, content_type: str) -> tuple[Object, list[str]]:
     if media in JSON_TYPES:
         return _mapping(*decode_json(body))
     if media in YAML_TYPES:
-        return _mapping(decode_yaml(body), [])
+        return _mapping(*decode_yaml(body))
     if media == PROTOBUF_TYPE:
         return _from_protobuf(body), []
     raise errors.unsupported_media_type(SUPPORTED)
@@ -58,16 +58,23 @@ def decode_json(body: bytes) -> tuple[Any, list[str]]:
     return value, _duplicates(body)
 
 
-def decode_yaml(body: bytes) -> Any:
-    """One YAML (or JSON) document."""
+def decode_yaml(body: bytes) -> tuple[Any, list[str]]:
+    """One YAML (or JSON) document, with its duplicate fields."""
+    if len(body) > MAX_BODY:
+        raise errors.too_large(MAX_BODY)
+    if body.lstrip()[:1] == b"{":
+        try:
+            return decode_json(body)
+        except errors.ApiError:
+            pass  # flow-style YAML looks like JSON; the YAML reader words the error if it is neither
     try:
-        documents = list(kube_yaml.load_all(body))
+        documents = kube_yaml.load_all(body)
     except ValueError as error:
         raise errors.bad_request(f"the body is not valid YAML: {error}") from None
     if len(documents) != 1:
         raise errors.bad_request(f"the body must be one YAML document, not {len(documents)}")
-    check_depth(documents[0], MAX_DEPTH + 1)
-    return documents[0]
+    check_depth(documents[0].value, MAX_DEPTH + 1)
+    return documents[0].value, list(documents[0].duplicates)
 
 
 def check_depth(value: Any, brackets: int) -> None:

@@ -1,7 +1,8 @@
 """How an object becomes the bytes we keep and the bytes we send.
 
-An object is encoded once, when it is written: ``kind`` and ``apiVersion`` first, then ``metadata``, without its
-resourceVersion. Every reader gets those bytes with the revision spliced into ``metadata``; nothing is decoded on the way.
+An object is encoded once, when it is written: ``kind`` and ``apiVersion`` first, then ``metadata``, which begins with the
+annotations and has no resourceVersion. Every reader gets those bytes with the revision spliced in; nothing is decoded on
+the way.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ from fleetplane.model.objects import Object
 from fleetplane.store.protocol import Record
 
 _METADATA = b'"metadata":{'
+_ANNOTATIONS = b'"annotations":{'
 _OFFSET = len(_METADATA)
+CLUSTER_ANNOTATION = "fleetplane.io/cluster"
+"""On every object read over all clusters; never stored."""
 
 
 def encode(obj: Mapping[str, Any]) -> bytes:
     """The stored form. ``metadata`` must not be empty (every stored object has a name)."""
-    metadata = obj["metadata"]
-    if "resourceVersion" in metadata:
-        metadata = {key: value for key, value in metadata.items() if key != "resourceVersion"}
+    metadata = {key: value for key, value in obj["metadata"].items() if key not in ("resourceVersion", "annotations")}
+    annotations = obj["metadata"].get("annotations")
+    if annotations:
+        metadata = {"annotations": annotations, **metadata}
     ordered: Object = {"kind": obj["kind"], "apiVersion": obj["apiVersion"], "metadata": metadata}
     for key, value in obj.items():
         if key not in ordered:
@@ -37,9 +42,13 @@ def splice(value: bytes, revision: int) -> bytes:
 
 
 def splice_cluster(body: bytes, cluster: str) -> bytes:
-    """The form a reader of all clusters gets: ``metadata.clusterName`` tells where the object lives."""
-    at = body.index(_METADATA) + _OFFSET
-    return b'%b"clusterName":"%b",%b' % (body[:at], cluster.encode(), body[at:])
+    """The form a reader of all clusters gets: an annotation tells where the object lives. ``body`` is a ``splice``."""
+    at = body.index(b",", body.index(_METADATA) + _OFFSET) + 1
+    name = cluster.encode()
+    if body.startswith(_ANNOTATIONS, at):
+        at += len(_ANNOTATIONS)
+        return b'%b"%b":"%b",%b' % (body[:at], CLUSTER_ANNOTATION.encode(), name, body[at:])
+    return b'%b"annotations":{"%b":"%b"},%b' % (body[:at], CLUSTER_ANNOTATION.encode(), name, body[at:])
 
 
 def rendered(record: Record) -> bytes:

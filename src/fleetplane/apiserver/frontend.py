@@ -38,8 +38,6 @@ class Frontend:
             keepalive_timeout=120,
             max_line_size=_MAX_FIELD,
             max_field_size=_MAX_FIELD,
-            client_max_size=0,
-            auto_decompress=True,
             handler_cancellation=True,
         )
         self._listeners: list[asyncio.Server] = []

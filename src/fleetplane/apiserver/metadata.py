@@ -204,7 +204,7 @@ def drop_unknown(metadata: Object) -> list[str]:
     unknown = [key for key in metadata if key not in KNOWN]
     for key in unknown:
         del metadata[key]
-    return [f'unknown field "metadata.{key}"' for key in unknown if key != "clusterName"]
+    return [f'unknown field "metadata.{key}"' for key in unknown]
 
 
 def drop_nulls(value: Any) -> Any:

@@ -20,7 +20,7 @@ import orjson
 
 from fleetplane.apiserver.call import Call
 from fleetplane.apiserver.clusters import Clusters
-from fleetplane.apiserver.encoding import cached, rendered, splice_cluster
+from fleetplane.apiserver.encoding import CLUSTER_ANNOTATION, cached, rendered, splice_cluster
 from fleetplane.apiserver.http import Response
 from fleetplane.apiserver.negotiation import JSON, Representation
 from fleetplane.apiserver.registry import Served
@@ -196,7 +196,9 @@ class Reads:
     async def _load(self, call: Call, record: Record) -> Object:
         obj = await load(call.served, record)
         if call.cluster is None:
-            obj["metadata"]["clusterName"] = self._clusters.name_of(record.key.cluster)
+            obj["metadata"].setdefault("annotations", {})[CLUSTER_ANNOTATION] = self._clusters.name_of(
+                record.key.cluster
+            )
         return obj
 
     async def watch(self, call: Call) -> Response:
@@ -334,7 +336,9 @@ class _WatchView:
             return cached(record, kind, lambda: b'{"type":"%b","object":%b}\n' % (kind, rendered(record)))
         obj = await load(served, record)
         if self._all_clusters:
-            obj["metadata"]["clusterName"] = self._clusters.name_of(record.key.cluster)
+            obj["metadata"].setdefault("annotations", {})[CLUSTER_ANNOTATION] = self._clusters.name_of(
+                record.key.cluster
+            )
         return self._wrap(kind, obj)
 
     def _wrap(self, kind: bytes, obj: Object) -> bytes:

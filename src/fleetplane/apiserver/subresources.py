@@ -319,7 +319,7 @@ def _patch_change(call: Call) -> Callable[[Object], Object]:
     """A patch of a small object whose lists nobody merges: strategic and apply patches are merge patches here."""
     kind = media_type(call.request.headers.get("content-type", ""))
     if kind in APPLY_TYPES:
-        applied = decode_yaml(call.request.body)
+        applied, _ = decode_yaml(call.request.body)
         return lambda current: _as_object(apply_merge_patch(current, applied))
     document, _ = decode_json(call.request.body)
     if kind == "application/json-patch+json":

@@ -234,7 +234,7 @@ class Writes:
             cause = errors.FieldError.required("fieldManager", "is required for apply patch")
             raise errors.invalid("PatchOptions", "", [cause], group="meta.k8s.io")
         force = query.get("force") in ("true", "1")
-        applied = decode_yaml(call.request.body)
+        applied, strict = decode_yaml(call.request.body)
         if not isinstance(applied, dict):
             raise errors.bad_request("the body must be one object")
         self._place(call, applied)
@@ -245,7 +245,7 @@ class Writes:
             raise errors.bad_request("metadata.managedFields must be nil")
         if not call.served.custom:
             applied = meta.drop_nulls(applied)
-        validation.normalise(call, applied, [])
+        validation.normalise(call, applied, strict)
         wanted_uid = applied["metadata"].get("uid")
         served, target = call.served, call.target
         schema = served.schema
