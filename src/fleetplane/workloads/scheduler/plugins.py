@@ -1,0 +1,62 @@
+"""What others can teach the scheduler: more filters and more scores, found by the entry-point group.
+
+A plug-in is any object with the attributes below, registered under ``fleetplane.scheduler``; the entry point names a
+callable without arguments that makes it. A plug-in whose answer depends only on what the pod asks for and on the one
+node says ``is_local = True``: its answers are then remembered until the node changes. The built-in rules are not
+plug-ins, so that nothing can be scheduled against what the node itself refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Final, Protocol, runtime_checkable
+
+from fleetplane.workloads.scheduler.cluster import Cluster
+from fleetplane.workloads.scheduler.filters import Refusal
+from fleetplane.workloads.scheduler.node import NodeInfo
+from fleetplane.workloads.scheduler.shape import PodInfo
+
+GROUP: Final = "fleetplane.scheduler"
+
+
+@runtime_checkable
+class Filter(Protocol):
+    is_local: bool
+
+    def refuse(self, pod: PodInfo, node: NodeInfo, cluster: Cluster) -> Refusal | None:
+        """Why the pod may not run there; None when it may."""
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    is_local: bool
+    weight: float
+
+    def score(self, pod: PodInfo, node: NodeInfo, cluster: Cluster) -> float:
+        """0 to 100, higher is better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plugins:
+    filters: tuple[Filter, ...] = ()
+    scorers: tuple[Scorer, ...] = ()
+
+    @property
+    def are_local(self) -> bool:
+        return all(one.is_local for one in self.filters) and all(one.is_local for one in self.scorers)
+
+    @classmethod
+    def of(cls, found: Sequence[object]) -> Plugins:
+        """Sorts plug-ins by what they can do; one object may be both."""
+        return cls(
+            tuple(one for one in found if isinstance(one, Filter)),
+            tuple(one for one in found if isinstance(one, Scorer)),
+        )
+
+    @classmethod
+    def installed(cls) -> Plugins:
+        """All plug-ins of installed packages, by name. Raises what a broken plug-in raises."""
+        entries = sorted(entry_points(group=GROUP), key=lambda one: one.name)
+        return cls.of([entry.load()() for entry in entries])
