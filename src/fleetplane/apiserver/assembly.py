@@ -21,6 +21,7 @@ from fleetplane.apiserver.authorization.attributes import Authorizer
 from fleetplane.apiserver.authorization.defaults import default_objects
 from fleetplane.apiserver.authorization.rbac import RbacIndex
 from fleetplane.apiserver.call import Call
+from fleetplane.apiserver.cleanup import DefinitionCleanup
 from fleetplane.apiserver.clusters import Clusters
 from fleetplane.apiserver.crds import Definitions
 from fleetplane.apiserver.decoding import decode_object
@@ -98,7 +99,9 @@ def assemble(
         return Follower(store, group, resource, apply, reset)
 
     rbac_group = "rbac.authorization.k8s.io"
+    cleanup = DefinitionCleanup(store, registry)
     followers = [
+        follow("apiextensions.k8s.io", "customresourcedefinitions", cleanup.apply),
         follow("", "namespaces", namespaces.apply, namespaces.reset),
         follow("apiextensions.k8s.io", "customresourcedefinitions", definitions.apply, definitions.reset),
         *(
@@ -107,23 +110,24 @@ def assemble(
         ),
         *(follow("", plural, authenticator.apply_event) for plural in ("serviceaccounts", "secrets")),
     ]
-    return ApiServer(
-        Parts(
-            store=store,
-            registry=registry,
-            clusters=clusters,
-            environment=environment,
-            authenticate=authenticate,
-            authorize=authorize,
-            admission=chain,
-            allocators=Allocators({("", "services"): services}),
-            health=_health(store),
-            followers=followers,
-            subresources={("serviceaccounts", "token"): issue, **(subresources or {})},
-            paths={},
-            limits=settings.limits,
-        )
+    parts = Parts(
+        store=store,
+        registry=registry,
+        clusters=clusters,
+        environment=environment,
+        authenticate=authenticate,
+        authorize=authorize,
+        admission=chain,
+        allocators=Allocators({("", "services"): services}),
+        health=_health(store),
+        followers=followers,
+        subresources={("serviceaccounts", "token"): issue, **(subresources or {})},
+        paths={},
+        limits=settings.limits,
     )
+    server = ApiServer(parts)
+    parts.background = [lambda: cleanup.run(server.writes, server.deletes, clusters.name_of)]
+    return server
 
 
 def _nothing() -> None:

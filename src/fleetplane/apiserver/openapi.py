@@ -16,8 +16,8 @@ from fleetplane.apiserver.health import KUBERNETES_VERSION
 from fleetplane.apiserver.http import JSON, Request, Response
 from fleetplane.apiserver.registry import Registry, Served
 from fleetplane.apiserver.routing import Target
-from fleetplane.model.builtin import definitions
-from fleetplane.model.objects import Object
+from fleetplane.model.builtin import definition_name, definitions
+from fleetplane.model.objects import Object, split_api_version
 
 V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 _SCHEMA = "#/components/schemas/"
@@ -161,12 +161,8 @@ def _add_schemas(served: Served, schemas: dict[str, Any]) -> None:
 
 
 def _definitions_of(kind: str, api_version: str) -> Iterator[tuple[str, Object]]:
-    from fleetplane.model.builtin import definition_name  # noqa: PLC0415
-
-    try:
-        name = definition_name(api_version, kind)
-    except (KeyError, ValueError):
-        return
+    group, version = split_api_version(api_version)
+    name = definition_name((group, version, kind))
     if name and name in definitions():
         yield name, definitions()[name]
 

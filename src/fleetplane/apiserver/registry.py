@@ -14,6 +14,7 @@ from typing import Any
 
 from fleetplane.apiserver.kinds import BEHAVIOURS
 from fleetplane.apiserver.kinds.behaviour import GENERIC, KindBehaviour
+from fleetplane.apiserver.rules import RuleSet
 from fleetplane.model.builtin import BuiltinResource, catalog, definitions
 from fleetplane.model.builtin.conversion import convert as convert_builtin
 from fleetplane.model.objects import Object
@@ -81,6 +82,7 @@ class Served:
     converter: Converter | None = None
     deprecated: str = ""
     terminating: bool = False
+    _rules: RuleSet | None = None
     _schema: Schema | None = None
     _schema_made: bool = False
 
@@ -90,6 +92,14 @@ class Served:
             self._schema = self.make_schema()
             self._schema_made = True
         return self._schema
+
+    def rules(self) -> RuleSet:
+        """The CEL rules of the schema. Only for resources that have one."""
+        if self._rules is None:
+            if self.schema is None:
+                raise RuntimeError("a resource without a schema has no rules")
+            self._rules = RuleSet(self.schema)
+        return self._rules
 
     @property
     def is_storage_version(self) -> bool:

@@ -210,6 +210,8 @@ class ApiServer:
             raise errors.unknown_path()
         if not target.subresource and target.verb not in found.verbs:
             raise errors.method_not_allowed()
+        if found.terminating and target.verb == "create":
+            raise errors.method_not_allowed("create not allowed while custom resource definition is terminating")
         return found
 
     @asynccontextmanager

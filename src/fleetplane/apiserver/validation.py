@@ -10,7 +10,6 @@ from typing import Any
 
 from fleetplane.apiserver import metadata as meta
 from fleetplane.apiserver.call import Call
-from fleetplane.apiserver.rules import check_rules
 from fleetplane.model import errors
 from fleetplane.model.errors import FieldError
 from fleetplane.model.objects import Object
@@ -60,7 +59,7 @@ def check(call: Call, new: Object, old: Object | None, *, subresource: str = "")
         problems = validate(schema, new, old)
         found += problems
         if not problems and served.custom:
-            found += check_rules(schema, new, old)
+            found += served.rules().check(new, old)
     if not found:
         found += behaviour.validate_status(new, old) if subresource == "status" else behaviour.validate(new, old)
     if found:

@@ -119,8 +119,8 @@ class Writes:
         served = call.served
         metadata = obj["metadata"]
         now = timestamp(self._environment.now())
-        for key in (*meta.SERVER_OWNED, "managedFields", "generation"):
-            metadata.pop(key, None)
+        for owned in (*meta.SERVER_OWNED, "managedFields", "generation"):
+            metadata.pop(owned, None)
         metadata["uid"] = self._environment.uuid()
         metadata["creationTimestamp"] = now
         applied_managed = obj.pop("__managed__", None)

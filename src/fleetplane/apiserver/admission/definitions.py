@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fleetplane.apiserver.clusters import Clusters
 from fleetplane.apiserver.crds import CLEANUP_FINALIZER, with_conditions
+from fleetplane.apiserver.definition_rules import check_definition
 from fleetplane.apiserver.registry import Registry
 from fleetplane.model.admission import (
     ALLOWED,
@@ -13,6 +14,7 @@ from fleetplane.model.admission import (
     Decision,
     Reader,
     changed,
+    refused,
 )
 from fleetplane.model.environment import Environment, timestamp
 
@@ -40,4 +42,10 @@ def definition_plugins(registry: Registry, clusters: Clusters, environment: Envi
         cluster = clusters.resolve(request.cluster) or request.cluster
         return changed(with_conditions(definition, registry, cluster, timestamp(environment.now())))
 
-    return [AdmissionPlugin("definitions.fleetplane.io", "mutate", _RULES, complete, order=-100)]
+    async def check(request: AdmissionRequest, _reader: Reader) -> Decision:
+        return refused(request, check_definition(request.new, request.old)) if request.new is not None else ALLOWED
+
+    return [
+        AdmissionPlugin("definitions.fleetplane.io", "mutate", _RULES, complete, order=-100),
+        AdmissionPlugin("definition-rules.fleetplane.io", "validate", _RULES, check, order=-100, timeout=60),
+    ]
