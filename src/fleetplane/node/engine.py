@@ -1,0 +1,146 @@
+"""All pods of one node: who works on each, and the one group of tasks their operations run in.
+
+The engine owns the workers. It reads back what the runtime has when it starts, passes runtime events on as hints, and
+lists everything anew at times, because hints get lost. It knows nothing of the API: specifications come in through
+``set_pod``, statuses go out through ``on_status``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+from fleetplane.model.environment import Environment
+from fleetplane.node.asking import NetworkAsker
+from fleetplane.node.building import PodBuilder
+from fleetplane.node.hooks import HookRunner
+from fleetplane.node.images import Images
+from fleetplane.node.observed import PodNotes
+from fleetplane.node.pod import PodView
+from fleetplane.node.probes import Prober
+from fleetplane.node.probing import ContainerProbes, NoProbes, PodProbes
+from fleetplane.node.recorder import Recorder
+from fleetplane.node.runtime import ContainerRuntime, ContainerState, RuntimeFailure, Sandbox
+from fleetplane.node.status import NodeFacts
+from fleetplane.node.worker import PodWorker
+
+RELIST_SECONDS = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class PodEngine:
+    """See the module. Use inside ``async with``: leaving it stops the work and lets containers run on."""
+
+    def __init__(
+        self,
+        runtime: ContainerRuntime,
+        environment: Environment,
+        builder: PodBuilder,
+        prober: Prober,
+        recorder: Recorder,
+        facts_of: Callable[[PodView], NodeFacts],
+        *,
+        asker: NetworkAsker | None = None,
+        images: Images | None = None,
+        on_status: Callable[[PodWorker], None],
+        on_ended: Callable[[PodWorker], None],
+    ) -> None:
+        self.runtime = runtime
+        self.environment = environment
+        self.builder = builder
+        self.recorder = recorder
+        self._facts_of = facts_of
+        self.asker = asker or NetworkAsker()
+        self.images = images or Images(runtime, environment)
+        self.hooks = HookRunner(runtime, self.asker)
+        self.workers: dict[str, PodWorker] = {}
+        self._prober = prober
+        self._on_status = on_status
+        self._on_ended = on_ended
+        self._group: asyncio.TaskGroup | None = None
+
+    def attach(self, group: asyncio.TaskGroup) -> None:
+        """Run operations in this group."""
+        self._group = group
+
+    def set_pod(
+        self,
+        pod: PodView,
+        notes: PodNotes | None = None,
+        sandboxes: Iterable[Sandbox] = (),
+        containers: Iterable[ContainerState] = (),
+    ) -> PodWorker:
+        """A pod that should be here, as it is now; the rest is what an earlier agent left of it."""
+        worker = self.workers.get(pod.uid)
+        if worker is None:
+            worker = PodWorker(self, pod, notes)
+            worker.adopt(sandboxes, containers)
+            self.workers[pod.uid] = worker
+            worker.poke()
+        else:
+            worker.set_pod(pod)
+        return worker
+
+    async def watch_runtime(self) -> None:
+        """Pass on what the runtime tells, until cancelled."""
+        async for event in self.runtime.events():
+            worker = self.workers.get(event.pod_uid)
+            if worker is not None and event.what in {"exited", "oom", "removed", "paused", "resumed"}:
+                worker.refresh()
+
+    async def relist(self) -> None:
+        """Look at everything from time to time, in case a hint was lost; until cancelled."""
+        while True:
+            await asyncio.sleep(RELIST_SECONDS)
+            try:
+                found = await self.runtime.containers()
+            except RuntimeFailure as error:
+                _log.warning("the container runtime does not answer: %s", error.message)
+                continue
+            by_pod: dict[str, dict[str, str]] = {}
+            for state in found:
+                by_pod.setdefault(state.pod_uid, {})[state.id] = state.phase
+            for uid, worker in list(self.workers.items()):
+                if worker.differs(by_pod.get(uid, {})):
+                    worker.refresh()
+
+    # Surroundings of the workers
+
+    def facts_of(self, pod: PodView) -> NodeFacts:
+        return self._facts_of(pod)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        if self._group is None:
+            work.close()
+            raise RuntimeError("attach the engine to a task group first")
+        return self._group.create_task(_guarded(work))
+
+    def probes_of(self, worker: PodWorker) -> PodProbes:
+        kinds = ("startup", "liveness", "readiness")
+        if any(container.probe(kind) for container in worker.pod.containers for kind in kinds):
+            return ContainerProbes(worker, self._prober, self.environment)
+        return NoProbes()
+
+    def status_changed(self, worker: PodWorker) -> None:
+        self._on_status(worker)
+
+    def ended(self, worker: PodWorker, *, forget: bool) -> None:
+        worker.close()
+        self.workers.pop(worker.pod.uid, None)
+        self._on_ended(worker)
+
+    def close(self) -> None:
+        for worker in self.workers.values():
+            worker.close()
+
+
+async def _guarded(work: Coroutine[Any, Any, None]) -> None:
+    """One pod's bug must not end the node: log it, and let the worker plan again a little later."""
+    try:
+        await work
+    except Exception:  # the boundary between one pod and all the others
+        _log.exception("an operation failed unexpectedly")
+        await asyncio.sleep(5)
