@@ -126,7 +126,7 @@ def _serve_version(
 
 
 def _compile(raw: Object | None) -> Schema:
-    return Schema.compile(raw or {"type": "object", "x-kubernetes-preserve-unknown-fields": True})
+    return Schema.compile(raw or {"type": "object", "x-kubernetes-preserve-unknown-fields": True}, root=True)
 
 
 def _deprecation(version: Object, kind: str, api_version: str) -> str:

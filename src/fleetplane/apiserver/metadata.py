@@ -30,7 +30,6 @@ KNOWN = frozenset(
 )
 SERVER_OWNED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
 _MAX_ANNOTATIONS = 256 * 1024
-_STANDARD_FINALIZERS = frozenset({"orphan", "foregroundDeletion", "kubernetes"})
 
 
 def check_shape(obj: Mapping[str, Any]) -> list[FieldError]:
@@ -117,16 +116,9 @@ def validate(
     if metadata.get("ownerReferences"):
         found += _owner_errors(metadata["ownerReferences"])
     for finalizer in metadata.get("finalizers") or ():
-        problems = names.label_key(finalizer)
-        found += [FieldError.invalid("metadata.finalizers", finalizer, problem) for problem in problems]
-        if not problems and "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
-            found.append(
-                FieldError.invalid(
-                    "metadata.finalizers",
-                    finalizer,
-                    "name is neither a standard finalizer name nor is it fully qualified",
-                )
-            )
+        found += [
+            FieldError.invalid("metadata.finalizers", finalizer, problem) for problem in names.label_key(finalizer)
+        ]
     return found
 
 
@@ -200,11 +192,11 @@ def validate_update(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[Fiel
 
 
 def drop_unknown(metadata: Object) -> list[str]:
-    """Remove what is not ObjectMeta; returns it as strict-decoding errors."""
+    """Remove what is not ObjectMeta, in place; returns the paths."""
     unknown = [key for key in metadata if key not in KNOWN]
     for key in unknown:
         del metadata[key]
-    return [f'unknown field "metadata.{key}"' for key in unknown]
+    return [f"metadata.{key}" for key in unknown]
 
 
 def drop_nulls(value: Any) -> Any:

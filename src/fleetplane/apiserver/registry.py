@@ -19,7 +19,7 @@ from fleetplane.model.builtin import BuiltinResource, catalog, definitions
 from fleetplane.model.builtin.conversion import convert as convert_builtin
 from fleetplane.model.objects import Object
 from fleetplane.model.resources import ResourceType
-from fleetplane.model.schema import Schema
+from fleetplane.model.schema import Schema, SchemaSet
 from fleetplane.model.table import Column
 
 GroupVersionPlural = tuple[str, str, str]
@@ -107,8 +107,8 @@ class Served:
 
 
 @cache
-def _builtin_schema(name: str) -> Schema:
-    return Schema.compile(definitions()[name], definitions())
+def _builtin_schemas() -> SchemaSet:
+    return SchemaSet(definitions())
 
 
 def _serve_builtin(entry: BuiltinResource) -> Served:
@@ -124,7 +124,7 @@ def _serve_builtin(entry: BuiltinResource) -> Served:
             for sub in entry.subresources
         },
         raw_schema=lambda: definitions().get(entry.definition),
-        make_schema=lambda: _builtin_schema(entry.definition) if entry.definition else None,
+        make_schema=lambda: _builtin_schemas().named(entry.definition) if entry.definition else None,
         columns=behaviour.columns,
         preferred=entry.preferred,
         definition=entry.definition,

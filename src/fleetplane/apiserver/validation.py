@@ -22,10 +22,9 @@ def normalise(call: Call, obj: Object, strict: list[str]) -> None:
     shape = meta.check_shape(obj)
     if shape:
         raise errors.invalid(served.type.kind, _name(obj), shape, group=served.type.group)
-    unknown = strict + meta.drop_unknown(obj["metadata"])
     schema = served.schema
-    if schema is not None:
-        unknown += prune(schema, obj)
+    dropped = meta.drop_unknown(obj["metadata"]) if schema is None else prune(schema, obj)
+    unknown = [*strict, *(f'unknown field "{path}"' for path in dropped)]
     if not unknown or call.field_validation == "Ignore":
         return
     if call.field_validation == "Strict":
