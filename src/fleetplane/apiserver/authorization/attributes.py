@@ -14,10 +14,11 @@ from typing import Final, NamedTuple
 
 from fleetplane.model import errors
 from fleetplane.model.errors import ApiError
+from fleetplane.model.selectors import FieldRequirement
 from fleetplane.model.user import UserInfo
 
-FieldRequirement = tuple[str, str, str]
-"""One term of a field selector: (field, operator, value); the operator is ``=`` or ``!=``."""
+EVERY_CLUSTER: Final = "*"
+"""No logical cluster's roles reach so far: only the default ones do (``system:masters``, built-in controllers)."""
 
 
 @dataclass(slots=True)
@@ -26,7 +27,8 @@ class Attributes:
 
     ``verb`` is the API verb (``get``, ``list``, ``deletecollection`` …) or, for paths, the HTTP method in lower case.
     ``name`` is also set for lists and watches that select one ``metadata.name``. ``cluster`` is the logical cluster's
-    uid; ``field_selector`` is what the request narrows itself to, where known.
+    uid, or ``EVERY_CLUSTER`` for lists and watches over all of them. ``field_selector`` is what the request narrows
+    itself to, where known.
     """
 
     user: UserInfo

@@ -192,6 +192,16 @@ class RbacIndex:
         else:
             layer.drop_binding(key)
 
+    def reset(self, kind: str) -> None:
+        """Forget every stored object of one kind, in all clusters: its follower starts over. Defaults stay."""
+        for layer in self._clusters.values():
+            if kind in {"Role", "ClusterRole"}:
+                for key in [key for key in layer.roles if bool(key[0]) is (kind == "Role")]:
+                    layer.drop_role(key)
+            else:
+                for key in [key for key in layer.bindings if bool(key[0]) is (kind == "RoleBinding")]:
+                    layer.drop_binding(key)
+
     def drop_cluster(self, cluster: str) -> None:
         self._clusters.pop(cluster, None)
 
