@@ -11,14 +11,14 @@ the same things as JSON bytes, for readers (informers, mirrors) that keep many o
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, metadata
-from fleetplane.model.resources import ResourceRef
+from fleetplane.model.resources import ResourceRef, ResourceType
 
 PatchType = Literal["json", "merge", "strategic"]
 Propagation = Literal["Foreground", "Background", "Orphan"]
@@ -127,6 +127,10 @@ class Transport(Protocol):
     async def close(self) -> None: ...
 
 
+WriteObserver = Callable[[ResourceType, str, Object, bytes], None]
+"""Told of every object a write returned: (resource, cluster, object, its JSON). Dry runs and deletions are not told."""
+
+
 class Client(Protocol):
     """Every call names (cluster, namespace, name); ``namespace=None`` means all namespaces, or cluster scope."""
 
@@ -138,6 +142,9 @@ class Client(Protocol):
 
     def acting_as(self, user: str, groups: Sequence[str] = ()) -> Client:
         """The same client, impersonating."""
+
+    def observed_by(self, on_write: WriteObserver | None) -> Client:
+        """The same client, telling ``on_write`` of every object its writes return."""
 
     async def get(
         self, resource: ResourceRef, name: str, namespace: str | None = None, *, resource_version: str | None = None

@@ -9,7 +9,7 @@ It never retries a request that may have been carried out: that is for whoever k
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from fleetplane.client.protocol import (
     Propagation,
     Transport,
     WatchEvent,
+    WriteObserver,
     cluster_of,
 )
 from fleetplane.client.wire import (
@@ -51,9 +52,6 @@ from fleetplane.client.wire import (
 from fleetplane.model.errors import ApiError, bad_request
 from fleetplane.model.objects import Object, metadata
 from fleetplane.model.resources import ResourceRef, ResourceType, resource_of
-
-WriteObserver = Callable[[ResourceType, str, Object, bytes], None]
-"""Told of every object a write returned: (resource, cluster, object, its JSON). Dry runs and deletions are not told."""
 
 COMMIT_PATH: Final = "/apis/fleetplane.io/v1/commits"
 

@@ -1,0 +1,216 @@
+"""One controller at work: informers on one side, workers on the other, the queue between them.
+
+Everything that goes wrong in a reconcile ends here and concerns one key only: it is counted, logged once with what is
+needed to find it, and tried again later (or not, for ``Permanent``). A runner runs once; a manager that leads again
+makes a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+
+import structlog
+
+from fleetplane.client.informer import Change, Informer
+from fleetplane.controller.controller import Controller, Request, Result, Watch
+from fleetplane.controller.errors import Permanent, QueueClosed
+from fleetplane.controller.informers import Informers
+from fleetplane.controller.metrics import ControllerMetrics, Metrics, QueueMetrics
+from fleetplane.controller.predicates import Predicate
+from fleetplane.controller.queue import WorkQueue
+from fleetplane.controller.sharding import Shard
+from fleetplane.model.environment import Environment
+from fleetplane.model.errors import ApiError
+from fleetplane.model.resources import resource_of
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Runner:
+    def __init__(
+        self, controller: Controller, informers: Informers, environment: Environment, metrics: Metrics, shard: Shard
+    ) -> None:
+        self.controller = controller
+        self._environment = environment
+        self._shard = shard
+        self._metrics = ControllerMetrics(metrics, controller.name)
+        self.queue: WorkQueue[Request] = WorkQueue(environment, metrics=QueueMetrics(metrics, controller.name))
+        self._resource = resource_of(controller.resource)
+        self._primary = informers.get(
+            controller.resource, namespace=controller.namespace, labels=controller.labels, fields=controller.fields
+        )
+        self._owned = [informers.get(resource) for resource in controller.owns]
+        self._watched = [
+            (watch, informers.get(watch.resource, namespace=watch.namespace, labels=watch.labels, fields=watch.fields))
+            for watch in controller.watches
+        ]
+        self._synced = asyncio.Event()
+
+    @property
+    def informers(self) -> list[Informer]:
+        return [self._primary, *self._owned, *(informer for _, informer in self._watched)]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has seen everything once and works."""
+        return self._synced.is_set()
+
+    def enqueue(self, request: Request, *, low: bool = False, after: float = 0.0) -> None:
+        """Have an object reconciled, for reasons of one's own."""
+        if self._shard.owns(request):
+            self.queue.add_after(request, after, low=low)
+
+    async def run(self) -> None:
+        """Work until ``close``; cancelling stops at once, in the middle of reconciles."""
+        controller = self.controller
+        self._metrics.max_concurrent.set(controller.max_concurrent)
+        remove = [self._primary.add_handler(self._on_primary)]
+        remove += [informer.add_handler(self._owner_handler(controller.owns_predicate)) for informer in self._owned]
+        remove += [informer.add_handler(self._watch_handler(watch)) for watch, informer in self._watched]
+        resync = asyncio.ensure_future(self._resync())
+        try:
+            for informer in self.informers:
+                await informer.wait_synced()
+            self._synced.set()
+            async with asyncio.TaskGroup() as group:
+                for number in range(controller.max_concurrent):
+                    group.create_task(self._work(), name=f"{controller.name} worker {number}")
+        finally:
+            resync.cancel()
+            self.queue.close()
+            for take_off in remove:
+                take_off()
+
+    def close(self) -> None:
+        """Finish what is being worked on and start nothing more; ``run`` returns when that is done."""
+        self.queue.close()
+
+    # -- what wakes an object
+
+    def _on_primary(self, change: Change) -> None:
+        if self.controller.predicate(change):
+            self.enqueue(change.new.key, low=change.initial)
+
+    def _owner_handler(self, predicate: Predicate) -> Callable[[Change], None]:
+        group, kind, namespaced = self._resource.group, self._resource.kind, self._resource.namespaced
+
+        def owners(change: Change) -> Iterable[Request]:
+            for snapshot in (change.new, change.old):
+                if snapshot is None:
+                    continue
+                for owner in snapshot.owners:
+                    if owner.controller and owner.kind == kind and owner.group == group:
+                        namespace = snapshot.key.namespace if namespaced else ""
+                        yield Request(snapshot.key.cluster, namespace, owner.name)
+
+        def handler(change: Change) -> None:
+            if predicate(change):
+                for request in set(owners(change)):
+                    self.enqueue(request, low=change.initial)
+
+        return handler
+
+    def _watch_handler(self, watch: Watch) -> Callable[[Change], None]:
+        def handler(change: Change) -> None:
+            if not watch.predicate(change):
+                return
+            requests = dict.fromkeys(watch.map(change.new))
+            if change.old is not None:
+                requests |= dict.fromkeys(watch.map(change.old))
+            for request in requests:
+                self.enqueue(request, low=change.initial)
+
+        return handler
+
+    async def _resync(self) -> None:
+        if (period := self.controller.resync) is None:
+            return
+        while True:
+            await asyncio.sleep(period * (1 + 0.1 * self._environment.random.random()))
+            for key in list(self._primary):
+                self.enqueue(key, low=True)
+
+    # -- what is done about it
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                request = await self.queue.get()
+            except QueueClosed:
+                return
+            self._metrics.active_workers.inc()
+            try:
+                await self._attempt(request)
+            finally:
+                self._metrics.active_workers.dec()
+                self.queue.done(request)
+
+    async def _attempt(self, request: Request) -> None:
+        started = self._environment.monotonic()
+        limit = asyncio.timeout(self.controller.timeout)
+        try:
+            async with limit:
+                result = await self.controller.reconcile(request)
+        except Permanent as error:
+            await self._give_up(request, error)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            self._try_again(request, error)  # something it awaited was cancelled, not we
+        except Exception as error:
+            if limit.expired():
+                self._metrics.timeouts.inc()
+            self._try_again(request, error)
+        else:
+            self._succeed(request, result)
+        self._metrics.seconds.observe(self._environment.monotonic() - started)
+
+    def _succeed(self, request: Request, result: Result | None) -> None:
+        self.queue.forget(request)
+        if result is not None and result.requeue_after is not None:
+            self._metrics.requeued.inc()
+            self.queue.add_after(request, max(result.requeue_after, 0.001))
+        else:
+            self._metrics.succeeded.inc()
+
+    def _try_again(self, request: Request, error: BaseException) -> None:
+        self._metrics.failed.inc()
+        self._metrics.errors.inc()
+        delay = self.queue.add_rate_limited(request)
+        told = {
+            "controller": self.controller.name,
+            "object": str(request),
+            "failures": self.queue.failures(request),
+            "retry_seconds": round(delay, 3),
+        }
+        if isinstance(error, ApiError):
+            # Conflicts are how optimistic concurrency works, and other refusals explain themselves: no traceback.
+            level = log.debug if error.code == 409 else log.warning
+            level("reconcile was refused", error=error.message, **told)
+        elif isinstance(error, TimeoutError):
+            log.warning("reconcile took too long", error=str(error) or "timeout", **told)
+        else:
+            log.error("reconcile failed", exc_info=error, **told)
+
+    async def _give_up(self, request: Request, error: Permanent) -> None:
+        self._metrics.failed.inc()
+        self._metrics.errors.inc()
+        self._metrics.terminal_errors.inc()
+        self.queue.forget(request)
+        log.info(
+            "reconcile gave up until something changes",
+            controller=self.controller.name,
+            object=str(request),
+            reason=error.reason,
+            error=error.message,
+        )
+        if self.controller.on_permanent is not None:
+            await self._leave_word(request, self.controller.on_permanent(request, error))
+
+    async def _leave_word(self, request: Request, telling: Awaitable[None]) -> None:
+        try:
+            await telling
+        except Exception as error:
+            self._try_again(request, error)
