@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 
 from fleetplane.model.environment import Environment
 from fleetplane.node.asking import NetworkAsker
@@ -24,7 +24,7 @@ from fleetplane.node.probing import ContainerProbes, NoProbes, PodProbes
 from fleetplane.node.recorder import Recorder
 from fleetplane.node.runtime import ContainerRuntime, ContainerState, RuntimeFailure, Sandbox
 from fleetplane.node.status import NodeFacts
-from fleetplane.node.worker import PodWorker
+from fleetplane.node.worker import Operation, PodWorker
 
 RELIST_SECONDS = 30.0
 
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class PodEngine:
-    """See the module. Use inside ``async with``: leaving it stops the work and lets containers run on."""
+    """See the module. It works inside ``working``."""
 
     def __init__(
         self,
@@ -62,9 +62,17 @@ class PodEngine:
         self._on_ended = on_ended
         self._group: asyncio.TaskGroup | None = None
 
-    def attach(self, group: asyncio.TaskGroup) -> None:
-        """Run operations in this group."""
+    @asynccontextmanager
+    async def working(self, group: asyncio.TaskGroup) -> AsyncIterator[None]:
+        """Run operations in this group until the context is left; containers go on after that."""
         self._group = group
+        try:
+            yield
+        finally:
+            self.close()
+            await self.images.close()
+            await self.asker.close()
+            self._group = None
 
     def set_pod(
         self,
@@ -112,10 +120,9 @@ class PodEngine:
     def facts_of(self, pod: PodView) -> NodeFacts:
         return self._facts_of(pod)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(self, work: Operation) -> asyncio.Task[None]:
         if self._group is None:
-            work.close()
-            raise RuntimeError("attach the engine to a task group first")
+            raise RuntimeError("the engine is not working")
         return self._group.create_task(_guarded(work))
 
     def probes_of(self, worker: PodWorker) -> PodProbes:
@@ -137,10 +144,10 @@ class PodEngine:
             worker.close()
 
 
-async def _guarded(work: Coroutine[Any, Any, None]) -> None:
+async def _guarded(work: Operation) -> None:
     """One pod's bug must not end the node: log it, and let the worker plan again a little later."""
     try:
-        await work
+        await work()
     except Exception:  # the boundary between one pod and all the others
         _log.exception("an operation failed unexpectedly")
         await asyncio.sleep(5)

@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from fleetplane.client.informer import Change, Informer
 from fleetplane.client.protocol import Client, ClientChange
@@ -125,8 +126,7 @@ class SimulatedFleet:
         pods = Informer(self.client, PODS, self.environment, decoded_limit=64)
         nodes = Informer(self.client, NODES, self.environment, decoded_limit=64)
         pods.add_handler(self.feed.changed)
-        async with asyncio.TaskGroup() as group:
-            self.engine.attach(group)
+        async with asyncio.TaskGroup() as group, self.engine.working(group):
             group.create_task(self.engine.watch_runtime())
             group.create_task(self._reporter.run())
             if self._own_recorder and isinstance(self._recorder, ApiRecorder):
@@ -136,7 +136,7 @@ class SimulatedFleet:
             group.create_task(pods.run())
             group.create_task(nodes.run())
             nodes.add_handler(self._node_changed)
-            group.create_task(self._renew())
+            await self._renew()
 
     # Nodes
 
@@ -180,13 +180,13 @@ class SimulatedFleet:
             return
         if change.event == "DELETED":
             self._leases.pop(node.name, None)
-            self.engine.spawn(self._register_one(node.name))
+            self.engine.spawn(partial(self._register_one, node.name))
             return
         status = change.new.object.get("status") or {}
         capacity, allocatable = merged_capacity(node, status)
         if status.get("allocatable") != allocatable or status.get("capacity") != capacity:
             patch = {"status": {"capacity": capacity, "allocatable": allocatable}}
-            self.engine.spawn(self._patch_node(node.name, patch))
+            self.engine.spawn(partial(self._patch_node, node.name, patch))
 
     async def _patch_node(self, name: str, patch: Object) -> None:
         try:

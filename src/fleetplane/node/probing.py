@@ -8,9 +8,9 @@ and only then lets the others begin.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from fleetplane.model.environment import Environment
 from fleetplane.node.observed import Observed
@@ -129,21 +129,18 @@ class ContainerProbes:
 
     def _ask(self, probe: _Probe) -> None:
         if probe.asking is None and not probe.ended:
-            probe.asking = self._worker.around.spawn(self._question(probe))
+            probe.asking = self._worker.around.spawn(partial(self._question, probe))
 
-    def _question(self, probe: _Probe) -> Coroutine[Any, Any, None]:
-        async def ask() -> None:
-            began = self._environment.monotonic()
-            answer = await self._answer(probe)
-            probe.asking = None
-            if probe.ended:
-                return
-            self._learn(probe, answer)
-            if not probe.ended and not (self._prober.steady and probe.count.verdict is not None):
-                took = self._environment.monotonic() - began
-                self._schedule(probe, max(0.0, probe.timing.period - took))
-
-        return ask()
+    async def _question(self, probe: _Probe) -> None:
+        began = self._environment.monotonic()
+        answer = await self._answer(probe)
+        probe.asking = None
+        if probe.ended:
+            return
+        self._learn(probe, answer)
+        if not probe.ended and not (self._prober.steady and probe.count.verdict is not None):
+            took = self._environment.monotonic() - began
+            self._schedule(probe, max(0.0, probe.timing.period - took))
 
     async def _answer(self, probe: _Probe) -> Answer:
         state = self._worker.container_state(probe.container.name)

@@ -9,9 +9,11 @@ container delays nothing else, and nothing here is lost when the agent dies: the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 
 from fleetplane.model.environment import Environment
@@ -52,8 +54,14 @@ from fleetplane.node.runtime import ContainerRuntime, ContainerState, NotThere, 
 from fleetplane.node.status import NodeFacts, pod_status, terminated_state
 
 RETRY_SECONDS = 2.0
+BROKEN_SECONDS = 10.0
 START_ERROR_CODE = 128
 REFRESH = "/refresh"
+
+_log = logging.getLogger(__name__)
+
+Operation = Callable[[], Coroutine[Any, Any, None]]
+"""Work that takes time; a function rather than a coroutine, so that work never begun leaves nothing behind."""
 
 
 class Surroundings(Protocol):
@@ -69,7 +77,7 @@ class Surroundings(Protocol):
     def facts_of(self, pod: PodView) -> NodeFacts:
         """What statuses say of the node this pod is on."""
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(self, work: Operation) -> asyncio.Task[None]:
         """Run in the engine's task group."""
 
     def probes_of(self, worker: PodWorker) -> PodProbes: ...
@@ -135,14 +143,14 @@ class PodWorker:
         """Plan again soon; any number of pokes make one step."""
         if not self._poked and not self.closed:
             self._poked = True
-            asyncio.get_running_loop().call_soon(self._step)
+            asyncio.get_running_loop().call_soon(self._guarded_step)
 
     def refresh(self) -> None:
         """Ask the runtime for this pod's containers: something happened to them."""
         if REFRESH in self._operations:
             self._refresh_again = True
         elif not self.closed:
-            self._begin(REFRESH, self._refresh(), object)
+            self._begin(REFRESH, self._refresh, object)
 
     def differs(self, phases: Mapping[str, str]) -> bool:
         """Whether the runtime's containers (id to phase) are not those of the picture."""
@@ -180,6 +188,14 @@ class PodWorker:
             operation.task.cancel()
 
     # One step
+
+    def _guarded_step(self) -> None:
+        """One pod's bug must not hold up the others, nor itself for ever."""
+        try:
+            self._step()
+        except Exception:
+            _log.exception("pod %s cannot be worked on", self.pod.key)
+            self._wake = asyncio.get_running_loop().call_later(BROKEN_SECONDS, self.poke)
 
     def _step(self) -> None:
         self._poked = False
@@ -251,42 +267,41 @@ class PodWorker:
     def _act(self, action: Action, observed: Observed) -> None:
         match action:
             case PrepareVolumes():
-                self._begin(VOLUMES, self._prepare_volumes(), PrepareVolumes, may_be_cancelled=True)
+                self._begin(VOLUMES, partial(self._prepare_volumes), PrepareVolumes, may_be_cancelled=True)
             case StartSandbox(attempt):
-                self._begin(SANDBOX, self._start_sandbox(attempt), StartSandbox)
+                self._begin(SANDBOX, partial(self._start_sandbox, attempt), StartSandbox)
             case StopSandbox(sandbox_id):
-                self._begin(SANDBOX, self._stop_sandbox(sandbox_id), StopSandbox)
+                self._begin(SANDBOX, partial(self._stop_sandbox, sandbox_id), StopSandbox)
             case StartContainer(name, attempt):
                 container, sandbox = self.pod.by_name.get(name), observed.sandbox
                 if container is not None and sandbox is not None:
-                    self._begin(name, self._start_container(container, attempt, sandbox), StartContainer)
+                    self._begin(name, partial(self._start_container, container, attempt, sandbox), StartContainer)
             case StopContainer():
-                self._begin(action.name, self._stop_container(action), StopContainer, action.grace_seconds)
+                self._begin(action.name, partial(self._stop_container, action), StopContainer, action.grace_seconds)
             case RemoveContainer(name, container_id):
-                self._begin(name, self._remove_container(container_id), RemoveContainer)
+                self._begin(name, partial(self._remove_container, container_id), RemoveContainer)
             case UpdateResources():
-                self._begin(action.name, self._update_resources(action), UpdateResources)
+                self._begin(action.name, partial(self._update_resources, action), UpdateResources)
             case PauseContainer():
-                self._begin(action.name, self._pause_container(action), PauseContainer)
+                self._begin(action.name, partial(self._pause_container, action), PauseContainer)
             case FailPod(failure):
                 self._say(failure.reason, failure.message, warning=failure.reason == "Evicted")
                 self.fail(failure)
             case NoteBackoff():
                 self._note_backoff(action)
             case Release(forget):
-                self._begin(SANDBOX, self._release(forget=forget), Release)
+                self._begin(SANDBOX, partial(self._release, forget=forget), Release)
 
     def _begin(
         self,
         name: str,
-        work: Coroutine[Any, Any, None],
+        work: Operation,
         kind: type[Any],
         grace_seconds: int = 0,
         *,
         may_be_cancelled: bool = False,
     ) -> None:
         if name in self._operations:  # two actions for one container in one plan: the second waits for the next
-            work.close()
             return
         task = self.around.spawn(work)
         self._operations[name] = _Operation(task, kind, grace_seconds, may_be_cancelled)
