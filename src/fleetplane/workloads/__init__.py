@@ -7,3 +7,7 @@ several kinds need is in ``shared``. All of them run once, over all logical clus
 They must never import the server or the store, write when nothing changed, or decide from an event instead of from
 the state.
 """
+
+from fleetplane.workloads.assembly import controllers
+
+__all__ = ["controllers"]

@@ -11,6 +11,7 @@ from tests.workloads.made import NOW, Object, deployment, later, pod, template
 
 from fleetplane.workloads.deployment import sets
 from fleetplane.workloads.deployment.plan import Plan, plan
+from fleetplane.workloads.shared.pods import Pod
 
 
 class World:
@@ -40,7 +41,7 @@ class World:
 
     def decide(self) -> Plan:
         """One pass of the Deployment controller, carried out."""
-        by_uid = {one["metadata"]["uid"]: self.pods[name] for name, one in self.sets.items()}
+        by_uid = {one["metadata"]["uid"]: [Pod.of(each) for each in self.pods[name]] for name, one in self.sets.items()}
         made = plan(self.deployment, list(self.sets.values()), by_uid, later(self.time))
         if made.create is not None:
             self._add(made.create)

@@ -2,10 +2,17 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.workloads.made import NOW, later, pod, replica_set
+from tests.workloads import made as objects
+from tests.workloads.made import NOW, later, replica_set
 
 from fleetplane.workloads.replicaset.plan import Failure, plan, recheck_after, status
 from fleetplane.workloads.shared import pods as podlib
+from fleetplane.workloads.shared.pods import Pod
+
+
+def pod(*args, **kwargs):
+    return Pod.of(objects.pod(*args, **kwargs))
+
 
 PODS = st.lists(
     st.builds(
@@ -24,11 +31,11 @@ PODS = st.lists(
 @settings(max_examples=200, deadline=None)
 def test_a_pass_brings_the_active_pods_exactly_to_the_wanted_number(made, wanted):
     owned = [pod(f"p{index}", **one) for index, one in enumerate(made)]
-    active = {one["metadata"]["name"] for one in owned if podlib.is_active(one)}
+    active = {one.name for one in owned if one.is_active}
 
     decided = plan(replica_set(replicas=wanted), owned, owned, NOW)
 
-    gone = {one["metadata"]["name"] for one in decided.delete}
+    gone = {one.name for one in decided.delete}
     assert gone <= active
     assert len(active) - len(gone) + decided.create == wanted
     assert not (decided.create and decided.delete)
@@ -38,12 +45,12 @@ def test_a_pass_brings_the_active_pods_exactly_to_the_wanted_number(made, wanted
 @settings(max_examples=100, deadline=None)
 def test_ready_pods_go_after_all_others(made):
     owned = [pod(f"p{index}", **one) for index, one in enumerate(made)]
-    active = [one for one in owned if podlib.is_active(one) and podlib.node_name(one)]
+    active = [one for one in owned if one.is_active and one.node]
     going = podlib.choose_for_deletion(active, len(active) // 2, active, NOW)
     staying = [one for one in active if one not in going]
-    running = [one for one in going if podlib.phase(one) == "Running" and podlib.is_ready(one)]
+    running = [one for one in going if one.phase == "Running" and one.ready]
     if running:
-        assert all(podlib.is_ready(one) and podlib.phase(one) == "Running" for one in staying)
+        assert all(one.ready and one.phase == "Running" for one in staying)
 
 
 def test_the_cheapest_pod_goes_first():

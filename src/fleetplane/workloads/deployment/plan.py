@@ -15,7 +15,8 @@ from typing import Final
 from fleetplane.model.objects import Object, generation, is_deleting, metadata, name, uid
 from fleetplane.model.objects import annotations as annotations_of
 from fleetplane.workloads.deployment import progress, scaling, sets
-from fleetplane.workloads.shared import conditions, pods
+from fleetplane.workloads.shared import conditions
+from fleetplane.workloads.shared.pods import Pod
 
 _KEEP_ALL: Final = (1 << 31) - 1
 
@@ -37,9 +38,7 @@ class Plan:
     recheck_after: float | None = None
 
 
-def plan(
-    deployment: Object, owned: Sequence[Object], pods_by_set: Mapping[str, Sequence[Object]], now: datetime
-) -> Plan:
+def plan(deployment: Object, owned: Sequence[Object], pods_by_set: Mapping[str, Sequence[Pod]], now: datetime) -> Plan:
     """``owned`` are the Deployment's ReplicaSets; ``pods_by_set`` their pods (by the set's uid) in any phase."""
     made = Plan()
     if is_deleting(deployment):
@@ -84,7 +83,7 @@ class _Step:
         self,
         deployment: Object,
         owned: Sequence[Object],
-        pods_by_set: Mapping[str, Sequence[Object]],
+        pods_by_set: Mapping[str, Sequence[Pod]],
         now: datetime,
         made: Plan,
     ) -> None:
@@ -227,7 +226,7 @@ class _Step:
         if any(sets.status_count(one, "replicas") for one in self.old):
             return True
         mine = self.pods_by_set.items()
-        return any(not pods.is_terminal(pod) for key, found in mine if key != self.new_uid for pod in found)
+        return any(not pod.is_terminal for key, found in mine if key != self.new_uid for pod in found)
 
     def _clean_up(self) -> None:
         """Forgets the oldest empty sets beyond ``revisionHistoryLimit``."""

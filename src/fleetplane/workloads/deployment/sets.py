@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from fleetplane.client.protocol import CLUSTER_ANNOTATION
 from fleetplane.model.builtin.types import DEPLOYMENTS, REPLICA_SETS
 from fleetplane.model.objects import Object, metadata, name, namespace, uid
 from fleetplane.model.objects import annotations as annotations_of
@@ -23,6 +24,7 @@ _NOT_COPIED: Final = frozenset(
         REVISION_HISTORY,
         DESIRED_REPLICAS,
         MAX_REPLICAS,
+        CLUSTER_ANNOTATION,
         "deprecated.deployment.rollback.to",
     }
 )

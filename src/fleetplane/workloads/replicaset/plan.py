@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from fleetplane.model.environment import timestamp
-from fleetplane.model.objects import Object, generation, is_deleting, labels
+from fleetplane.model.objects import Object, generation, is_deleting
 from fleetplane.workloads.shared import conditions, pods
+from fleetplane.workloads.shared.pods import Pod
 
 BURST: Final = 500
 """At most so many pods are created or deleted in one pass, so that one owner never holds up the others."""
@@ -24,7 +25,7 @@ class Plan:
     """``create`` pods are to be made from the template; ``delete`` are to go. Never both."""
 
     create: int = 0
-    delete: tuple[Mapping[str, Any], ...] = ()
+    delete: tuple[Pod, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +44,27 @@ def wanted(owner: Mapping[str, Any]) -> int:
 
 def plan(
     owner: Mapping[str, Any],
-    owned: Sequence[Mapping[str, Any]],
-    related: Iterable[Mapping[str, Any]],
+    owned: Sequence[Pod],
+    related: Iterable[Pod],
     now: datetime,
 ) -> Plan:
     """``owned`` are the owner's pods in any phase; ``related`` those of its siblings too, for fair spreading."""
     if is_deleting(owner):
         return Plan()
-    active = [pod for pod in owned if pods.is_active(pod)]
+    active = [pod for pod in owned if pod.is_active]
     missing = wanted(owner) - len(active)
     if missing > 0:
         return Plan(create=min(missing, BURST))
     if missing < 0:
-        going = pods.choose_for_deletion(active, min(-missing, BURST), filter(pods.is_active, related), now)
+        siblings = (pod for pod in related if pod.is_active)
+        going = pods.choose_for_deletion(active, min(-missing, BURST), siblings, now)
         return Plan(delete=tuple(going))
     return Plan()
 
 
 def status(
     owner: Mapping[str, Any],
-    owned: Sequence[Mapping[str, Any]],
+    owned: Sequence[Pod],
     failure: Failure | None,
     now: datetime,
 ) -> Object:
@@ -70,11 +72,11 @@ def status(
     spec, old = owner["spec"], owner.get("status") or {}
     template_labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
     min_ready = int(spec.get("minReadySeconds") or 0)
-    active = [pod for pod in owned if pods.is_active(pod)]
+    active = [pod for pod in owned if pod.is_active]
     counts = {
-        "fullyLabeledReplicas": sum(template_labels.items() <= labels(pod).items() for pod in active),
-        "readyReplicas": sum(map(pods.is_ready, active)),
-        "availableReplicas": sum(pods.is_available(pod, min_ready, now) for pod in active),
+        "fullyLabeledReplicas": sum(template_labels.items() <= pod.labels.items() for pod in active),
+        "readyReplicas": sum(pod.ready for pod in active),
+        "availableReplicas": sum(pod.is_available(min_ready, now) for pod in active),
     }
     new: Object = {"replicas": len(active)}
     new |= {key: count for key, count in counts.items() if count}
@@ -94,7 +96,7 @@ def _conditions(old: list[Object] | None, failure: Failure | None, now: datetime
     return conditions.with_condition(old, made)
 
 
-def recheck_after(owner: Mapping[str, Any], owned: Sequence[Mapping[str, Any]], now: datetime) -> float | None:
+def recheck_after(owner: Mapping[str, Any], owned: Sequence[Pod], now: datetime) -> float | None:
     """Seconds until time alone changes the status: a ready pod becomes available."""
     min_ready = int(owner["spec"].get("minReadySeconds") or 0)
-    return pods.next_available((pod for pod in owned if pods.is_active(pod)), min_ready, now)
+    return pods.next_available((pod for pod in owned if pod.is_active), min_ready, now)

@@ -21,7 +21,6 @@ from fleetplane.workloads.scheduler.plugins import Plugins
 from fleetplane.workloads.scheduler.preemption import Budgets
 from fleetplane.workloads.scheduler.queue import Entry, Queue
 from fleetplane.workloads.scheduler.shape import DEFAULT_SCHEDULER, PodInfo, Shape, Shapes
-from fleetplane.workloads.shared.pods import is_terminal
 
 _REMEMBERED: Final = 256
 """Shapes whose candidates are kept; the least lately used is forgotten."""
@@ -87,7 +86,7 @@ class Core:
 
     def see_pod(self, cluster: str, obj: Object, now: float) -> None:
         """A pod as it is now: it holds a place, waits for one, or is none of our business."""
-        if is_terminal(obj):
+        if (obj.get("status") or {}).get("phase") in {"Succeeded", "Failed"}:
             self.lose_pod(cluster, uid(obj))
             return
         if obj["spec"].get("nodeName"):

@@ -1,130 +1,197 @@
-"""What a pod tells: is it alive, ready, available, and which of several goes first when there are too many.
+"""What a pod tells a controller: is it alive, ready, available, and which of several goes first when there are too many.
+
+A ``Pod`` is a small view made once per state of a pod, straight from its bytes: controllers look at all pods of an
+owner again and again, and ten thousand decoded pods would be most of a plane's memory. Whoever needs more of one pod
+asks its snapshot.
 
 Rules and their order are those of kube-controller-manager (KEP-2255 for the deletion cost, KEP-2185 for the
-logarithmic comparison of ages). Readers never change the pod.
+logarithmic comparison of ages).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import msgspec
+
 from fleetplane.model.environment import parse_timestamp
-from fleetplane.model.objects import Object, condition, is_deleting, metadata, uid
-from fleetplane.model.objects import annotations as annotations_of
+from fleetplane.model.objects import Object
 
 DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 _PHASE_ORDER: Final = {"Pending": 0, "Unknown": 1, "Running": 2}
-_INT32_MAX: Final = (1 << 31) - 1
 
 
-def phase(pod: Mapping[str, Any]) -> str:
-    return str((pod.get("status") or {}).get("phase") or "Pending")
+# What is read of a pod's JSON; all else is skipped without being made.
 
 
-def node_name(pod: Mapping[str, Any]) -> str:
-    return str((pod.get("spec") or {}).get("nodeName") or "")
+class _Owner(msgspec.Struct, rename="camel", frozen=True, gc=False):
+    uid: str = ""
+    controller: bool | None = None
 
 
-def is_terminal(pod: Mapping[str, Any]) -> bool:
-    """It has run to its end, well or badly."""
-    return phase(pod) in {"Succeeded", "Failed"}
+class _Meta(msgspec.Struct, rename="camel", frozen=True, gc=False):
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    deletion_timestamp: str | None = None
+    creation_timestamp: str | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    owner_references: list[_Owner] | None = None
 
 
-def is_active(pod: Mapping[str, Any]) -> bool:
-    """It counts against the wanted number: not at its end and not being deleted."""
-    return not is_deleting(pod) and not is_terminal(pod)
+class _Spec(msgspec.Struct, rename="camel", frozen=True, gc=False):
+    node_name: str | None = None
 
 
-def is_ready(pod: Mapping[str, Any]) -> bool:
-    ready = condition(pod, "Ready")
-    return ready is not None and ready.get("status") == "True"
+class _Condition(msgspec.Struct, rename="camel", frozen=True, gc=False):
+    type: str = ""
+    status: str = ""
+    last_transition_time: str | None = None
 
 
-def ready_since(pod: Mapping[str, Any]) -> datetime | None:
-    """When it became ready; None when it is not, or does not say."""
-    ready = condition(pod, "Ready")
-    if ready is None or ready.get("status") != "True" or not ready.get("lastTransitionTime"):
-        return None
-    return parse_timestamp(ready["lastTransitionTime"])
+class _Container(msgspec.Struct, rename="camel", frozen=True, gc=False):
+    restart_count: int | None = None
 
 
-def available_at(pod: Mapping[str, Any], min_ready_seconds: int) -> datetime | None:
-    """The moment from which a ready pod counts as available; None while it is not ready."""
-    since = ready_since(pod)
-    return None if since is None else since + timedelta(seconds=min_ready_seconds)
+class _Status(msgspec.Struct, rename="camel", frozen=True, gc=False):
+    phase: str | None = None
+    conditions: list[_Condition] | None = None
+    container_statuses: list[_Container] | None = None
+    init_container_statuses: list[_Container] | None = None
 
 
-def is_available(pod: Mapping[str, Any], min_ready_seconds: int, now: datetime) -> bool:
-    """Ready for at least ``min_ready_seconds``."""
-    if not is_ready(pod):
-        return False
-    if min_ready_seconds == 0:
-        return True
-    at = available_at(pod, min_ready_seconds)
-    return at is not None and at <= now
+class _Raw(msgspec.Struct, rename="camel", frozen=True, gc=False):
+    metadata: _Meta = msgspec.field(default_factory=_Meta)
+    spec: _Spec = msgspec.field(default_factory=_Spec)
+    status: _Status = msgspec.field(default_factory=_Status)
 
 
-def next_available(pods: Iterable[Mapping[str, Any]], min_ready_seconds: int, now: datetime) -> float | None:
-    """Seconds until the next ready pod becomes available; None when there is nothing to wait for."""
-    if min_ready_seconds == 0:
-        return None
-    moments = [at for pod in pods if (at := available_at(pod, min_ready_seconds)) is not None and at > now]
-    return (min(moments) - now).total_seconds() if moments else None
+_decode: Final = msgspec.json.Decoder(_Raw).decode
+_NO_LABELS: Final[Mapping[str, str]] = {}
 
 
-def restarts(pod: Mapping[str, Any]) -> int:
-    status = pod.get("status") or {}
-    statuses = [*(status.get("containerStatuses") or []), *(status.get("initContainerStatuses") or [])]
-    return max((int(one.get("restartCount") or 0) for one in statuses), default=0)
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One state of one pod. ``owner`` is the uid of its controller; ``created`` and ``ready_since`` are RFC 3339."""
+
+    name: str
+    namespace: str
+    uid: str
+    resource_version: str
+    labels: Mapping[str, str]
+    owner: str
+    created: str
+    deleting: bool
+    node: str
+    phase: str
+    ready: bool
+    ready_since: str
+    restarts: int
+    deletion_cost: int
+
+    @property
+    def is_terminal(self) -> bool:
+        """It has run to its end, well or badly."""
+        return self.phase in {"Succeeded", "Failed"}
+
+    @property
+    def is_active(self) -> bool:
+        """It counts against the wanted number: not at its end and not being deleted."""
+        return not self.deleting and self.phase not in {"Succeeded", "Failed"}
+
+    def available_at(self, min_ready_seconds: int) -> datetime | None:
+        """The moment from which a ready pod counts as available; None while it is not ready or does not say."""
+        if not self.ready or not self.ready_since:
+            return None
+        return parse_timestamp(self.ready_since) + timedelta(seconds=min_ready_seconds)
+
+    def is_available(self, min_ready_seconds: int, now: datetime) -> bool:
+        """Ready for at least ``min_ready_seconds``."""
+        if not self.ready or min_ready_seconds == 0:
+            return self.ready
+        at = self.available_at(min_ready_seconds)
+        return at is not None and at <= now
+
+    @classmethod
+    def decode(cls, encoded: bytes) -> Pod:
+        return _view(_decode(encoded))
+
+    @classmethod
+    def of(cls, obj: Mapping[str, Any]) -> Pod:
+        return _view(msgspec.convert(obj, _Raw))
 
 
-def deletion_cost(pod: Mapping[str, Any]) -> int:
-    """What its annotation says it costs to delete it; 0 when absent or unreadable."""
-    text = annotations_of(pod).get(DELETION_COST, "")
+def _view(raw: _Raw) -> Pod:
+    meta, status = raw.metadata, raw.status
+    ready = next((one for one in status.conditions or () if one.type == "Ready"), None)
+    containers = [*(status.container_statuses or ()), *(status.init_container_statuses or ())]
+    return Pod(
+        name=meta.name,
+        namespace=meta.namespace,
+        uid=meta.uid,
+        resource_version=meta.resource_version,
+        labels=meta.labels or _NO_LABELS,
+        owner=next((one.uid for one in meta.owner_references or () if one.controller), ""),
+        created=meta.creation_timestamp or "",
+        deleting=meta.deletion_timestamp is not None,
+        node=raw.spec.node_name or "",
+        phase=status.phase or "Pending",
+        ready=ready is not None and ready.status == "True",
+        ready_since=(ready.last_transition_time or "") if ready is not None and ready.status == "True" else "",
+        restarts=max((one.restart_count or 0 for one in containers), default=0),
+        deletion_cost=_cost(meta.annotations),
+    )
+
+
+def _cost(annotations: Mapping[str, str] | None) -> int:
+    """0 when absent or unreadable."""
     try:
-        return int(text)
+        return int((annotations or _NO_LABELS).get(DELETION_COST) or 0)
     except ValueError:
         return 0
 
 
-def _age_bucket(moment: datetime | None, now: datetime) -> int:
+def next_available(pods: Iterable[Pod], min_ready_seconds: int, now: datetime) -> float | None:
+    """Seconds until the next ready pod becomes available; None when there is nothing to wait for."""
+    if min_ready_seconds == 0:
+        return None
+    moments = [at for pod in pods if (at := pod.available_at(min_ready_seconds)) is not None and at > now]
+    return (min(moments) - now).total_seconds() if moments else None
+
+
+def _age_bucket(moment: str, now: datetime) -> int:
     """log2 of the age in whole seconds, so that pods of nearly one age compare equal; -1 when unknown."""
-    if moment is None:
+    if not moment:
         return -1
-    age = int((now - moment).total_seconds())
+    age = int((now - parse_timestamp(moment)).total_seconds())
     return int(math.log2(age)) if age > 0 else 0
 
 
-def creation_time(obj: Mapping[str, Any]) -> datetime | None:
-    text = metadata(obj).get("creationTimestamp")
-    return parse_timestamp(text) if text else None
-
-
-def deletion_rank(pod: Mapping[str, Any], related_on_node: int, now: datetime) -> tuple[Any, ...]:
+def deletion_rank(pod: Pod, related_on_node: int, now: datetime) -> tuple[Any, ...]:
     """A sort key: the pod with the smallest goes first.
 
     ``related_on_node`` is how many pods of the same owner (or of its sibling ReplicaSets) run on this pod's node.
     """
-    ready = is_ready(pod)
     return (
-        bool(node_name(pod)),
-        _PHASE_ORDER.get(phase(pod), 0),
-        ready,
-        deletion_cost(pod),
+        bool(pod.node),
+        _PHASE_ORDER.get(pod.phase, 0),
+        pod.ready,
+        pod.deletion_cost,
         -related_on_node,
-        _age_bucket(ready_since(pod), now) if ready else 0,
-        -restarts(pod),
-        _age_bucket(creation_time(pod), now),
-        uid(pod),
+        _age_bucket(pod.ready_since, now) if pod.ready else 0,
+        -pod.restarts,
+        _age_bucket(pod.created, now),
+        pod.uid,
     )
 
 
-def choose_for_deletion(
-    pods: Sequence[Mapping[str, Any]], count: int, related: Iterable[Mapping[str, Any]], now: datetime
-) -> list[Mapping[str, Any]]:
+def choose_for_deletion(pods: Sequence[Pod], count: int, related: Iterable[Pod], now: datetime) -> list[Pod]:
     """The ``count`` pods that go first; ``related`` are all active pods whose doubling up on a node should end."""
     if count <= 0:
         return []
@@ -132,9 +199,9 @@ def choose_for_deletion(
         return list(pods)
     per_node: dict[str, int] = {}
     for pod in related:
-        if node := node_name(pod):
-            per_node[node] = per_node.get(node, 0) + 1
-    return sorted(pods, key=lambda pod: deletion_rank(pod, per_node.get(node_name(pod), 0), now))[:count]
+        if pod.node:
+            per_node[pod.node] = per_node.get(pod.node, 0) + 1
+    return sorted(pods, key=lambda pod: deletion_rank(pod, per_node.get(pod.node, 0), now))[:count]
 
 
 def from_template(template: Mapping[str, Any], name: str, namespace: str, owner: Object) -> Object:

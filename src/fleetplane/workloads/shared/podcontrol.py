@@ -1,0 +1,103 @@
+"""Making and removing many pods of one owner, without ever making one twice.
+
+Pods are made in growing batches (1, 2, 4 … 64 at a time), so that a quota or a broken template costs one refusal, not
+five hundred. A creation whose answer never came is remembered by its name and cleared up before the owner's pods are
+counted again: it is found in the cache, found on the server, or known not to exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from fleetplane.client.protocol import Unreachable
+from fleetplane.client.snapshot import ObjectKey
+from fleetplane.model.builtin.types import PODS
+from fleetplane.model.environment import name_suffix
+from fleetplane.model.errors import ApiError
+from fleetplane.model.objects import Object, name, namespace, uid
+from fleetplane.workloads.shared.actor import Actor, is_namespace_ending
+from fleetplane.workloads.shared.podcache import PodCache
+from fleetplane.workloads.shared.pods import Pod, name_prefix
+
+LARGEST_BATCH: Final = 64
+
+
+class PodControl:
+    """One per controller."""
+
+    def __init__(self, actor: Actor, cache: PodCache) -> None:
+        self._actor = actor
+        self._cache = cache
+        self._unresolved: dict[str, set[ObjectKey]] = {}
+
+    async def resolve(self, owner_uid: str) -> bool:
+        """Whether all creations for this owner are accounted for; if not, its pods must not be counted yet."""
+        pending = self._unresolved.get(owner_uid)
+        if not pending:
+            return True
+        for key in list(pending):
+            if self._cache.get(key) is not None or not await self._exists(key):
+                pending.discard(key)
+        if pending:
+            return False
+        del self._unresolved[owner_uid]
+        return True
+
+    async def create(self, cluster: str, owner: Object, count: int, make: Callable[[str], Object]) -> int:
+        """Makes ``count`` pods; ``make`` gets the name. How many were made; raises the first refusal."""
+        prefix, made, batch = name_prefix(name(owner)), 0, 1
+        while made < count:
+            size = min(batch, count - made, LARGEST_BATCH)
+            pods = [make(prefix + name_suffix(self._actor.environment)) for _ in range(size)]
+            done = await asyncio.gather(*(self.create_one(cluster, owner, pod) for pod in pods), return_exceptions=True)
+            failed = [one for one in done if isinstance(one, BaseException)]
+            if failed:
+                raise failed[0]
+            made += size
+            batch *= 2
+        return made
+
+    async def create_one(self, cluster: str, owner: Object, pod: Object) -> None:
+        """Makes one pod under the name it has, and says so on the owner. Raises ApiError."""
+        try:
+            await self._actor.create_child(cluster, PODS, pod)
+        except Unreachable:
+            key = ObjectKey(cluster, namespace(pod), name(pod))
+            self._unresolved.setdefault(uid(owner), set()).add(key)
+            raise
+        except ApiError as error:
+            if not is_namespace_ending(error):
+                self._actor.tell(cluster, owner, "Warning", "FailedCreate", f"Error creating: {error.message}")
+            raise
+        self._actor.tell(cluster, owner, "Normal", "SuccessfulCreate", f"Created pod: {name(pod)}")
+
+    async def delete(self, cluster: str, owner: Object, pods: Sequence[Pod]) -> None:
+        """Deletes exactly these pods. Raises the first refusal after having tried all."""
+        done = await asyncio.gather(*(self.delete_one(cluster, owner, pod) for pod in pods), return_exceptions=True)
+        failed = [one for one in done if isinstance(one, BaseException)]
+        if failed:
+            raise failed[0]
+
+    async def delete_one(self, cluster: str, owner: Object, pod: Pod) -> None:
+        try:
+            was_there = await self._actor.delete(cluster, PODS, pod.namespace, pod.name, pod.uid)
+        except ApiError as error:
+            self._actor.tell(cluster, owner, "Warning", "FailedDelete", f"Error deleting: {error.message}")
+            raise
+        self._cache.note_deleted(ObjectKey(cluster, pod.namespace, pod.name), pod.uid)
+        if was_there:
+            self._actor.tell(cluster, owner, "Normal", "SuccessfulDelete", f"Deleted pod: {pod.name}")
+
+    def forget(self, owner_uid: str) -> None:
+        self._unresolved.pop(owner_uid, None)
+
+    async def _exists(self, key: ObjectKey) -> bool:
+        try:
+            await self._actor.client(key.cluster).get(PODS, key.name, key.namespace)
+        except ApiError as error:
+            if error.code == 404:
+                return False
+            raise
+        return True
