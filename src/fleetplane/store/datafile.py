@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,9 @@ _RESERVE = 1_000_000
 _BUSY_SECONDS = 5.0
 
 
-def lock(path: Path) -> int:
-    """Take the lock beside the database at ``path``; returns the file descriptor that holds it.
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock beside the database at ``path``.
 
     Raises ``StoreLocked`` when another store, in this process or another, has it.
     """
@@ -36,10 +38,13 @@ def lock(path: Path) -> int:
         if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
             raise StoreUnavailable(f"cannot lock {path}: {error.strerror}") from error
         who = f"process {owner}" if owner else "another process"
-        raise StoreLocked(f"{path} is in use by {who}: stop it first, or choose another data directory") from None
+        raise StoreLocked(f"{path} is in use by {who}: stop that first, or choose another data directory") from None
     os.ftruncate(held, 0)
     os.pwrite(held, f"{os.getpid()}\n".encode(), 0)
-    return held
+    try:
+        yield
+    finally:
+        os.close(held)
 
 
 def make_private(path: Path) -> None:

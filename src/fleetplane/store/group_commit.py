@@ -1,10 +1,10 @@
-"""How commits reach the SQLite database: grouped, written on the loop, made durable on a thread.
+"""How commits reach the SQLite database: grouped, written on the loop, made durable elsewhere.
 
 A commit is decided at once, in memory, on the newest state (``staging``), and joins the group being filled. A group is
-written as one transaction as soon as the one before it is settled; its COMMIT, where the disk is waited for, runs on a
-thread while the loop goes on. Settling a group moves the snapshot that readers see and tells watchers and committers,
-in one step of the loop: what can be read and what has been told are always the same state, and nobody sees a change
-that a power cut could still take back (but for commits that asked for that with ``durable=False``).
+written as one transaction as soon as the one before it is settled; while the disk is waited for (``disk``), the loop
+goes on. Settling a group moves the snapshot that readers see and tells watchers and committers, in one step of the
+loop: what can be read and what has been told are always the same state, and nobody sees a change that a power cut
+could still take back (but for commits that asked for that with ``durable=False``).
 
 A group that fails takes with it those decided on top of it, and only those. A full disk is refused until there is room;
 after any other error of the disk nothing is written until the store is opened again, because what the kernel has
@@ -14,21 +14,21 @@ dropped cannot be known.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from fleetplane.store.checkpoints import CHECKPOINT, Checkpoints
-from fleetplane.store.datafile import Beginning, reserve, set_meta
+from fleetplane.store.datafile import Beginning, finish, reserve, set_meta
+from fleetplane.store.disk import Checkpoints, Disk
 from fleetplane.store.hub import Hub
 from fleetplane.store.protocol import Change, ClaimTaken, Key, PreconditionFailed, Record, StoreUnavailable
 from fleetplane.store.sqlite_reads import Reader, Resources
 from fleetplane.store.sqlite_writes import Group, KeepVersions, sweep, write_group
 from fleetplane.store.staging import ClaimKey, Held, stage
-from fleetplane.store.worker import Worker
 
 _SWEEP_STEP = 500
-_ROW_BYTES = 600
+_PAGE_BYTES = 8192
 _DISK_FULL = "the disk (or the size limit of the store) is full and nothing was written: free some space and try again"
 
 
@@ -43,7 +43,7 @@ class GroupCommit:
         beginning: Beginning,
         hub: Hub,
         keep: KeepVersions,
-        checkpoints: Checkpoints | None,
+        disk: Disk | None,
     ) -> None:
         self.compacted = beginning.compacted
         self.pinned: Counter[int] = Counter()
@@ -54,8 +54,8 @@ class GroupCommit:
         self._resources = resources
         self._hub = hub
         self._keep = keep
-        self._checkpoints = checkpoints
-        self._worker = Worker("fleetplane-store-commit") if checkpoints else None
+        self._disk = disk
+        self._checkpoints = Checkpoints(disk) if disk else None
         self._loop = asyncio.get_running_loop()
         self._filling: Group | None = None
         self._writing: Group | None = None
@@ -65,7 +65,6 @@ class GroupCommit:
         self._compact_to = beginning.compacted
         self._swept = beginning.swept
         self._reserved = beginning.reserved
-        self._synchronous = "FULL"
         self._refusal: StoreUnavailable | None = None
         self._hold_snapshot()
 
@@ -109,10 +108,12 @@ class GroupCommit:
             except StoreUnavailable:
                 break
         self.refuse(StoreUnavailable("the store is closing"))
-        if self._worker:
-            self._worker.stop()
-        if self._checkpoints:
-            self._checkpoints.stop()
+        if self._disk:
+            await self._disk.close()
+        if self._snapshot.in_transaction:
+            self._snapshot.execute("COMMIT")
+        with contextlib.suppress(sqlite3.Error):  # if it fails, the next start takes this for a crash
+            finish(self._writer, self._hub.revision)
 
     def refuse(self, reason: StoreUnavailable) -> None:
         self._refusal = self._refusal or reason
@@ -171,18 +172,13 @@ class GroupCommit:
         except Exception as error:
             self._settle(error)
             return
-        if self._worker is None:
-            self._settle(_caught(self._commit))
+        if self._disk and (group.durable or group.reserved):
+            self._disk.sync(self._settle)
         else:
-            self._worker.submit(self._commit, self._settle)
+            self._settle(None)
 
     def _execute(self, group: Group) -> None:
-        """Everything but the COMMIT. Sweeping comes first: it makes room, if the disk is full."""
-        extend = bool(group.events) and group.events[-1].record.revision >= self._reserved
-        synchronous = "FULL" if group.durable or extend else "NORMAL"
-        if synchronous != self._synchronous:
-            self._writer.execute(f"PRAGMA synchronous = {synchronous}")
-            self._synchronous = synchronous
+        """One transaction; sweeping comes first: it makes room, if the disk is full."""
         self._writer.execute("BEGIN IMMEDIATE")
         group.compacted, group.swept = max(self.compacted, self._compact_to), self._swept
         sweepable = min([group.compacted, *self.pinned])
@@ -193,13 +189,11 @@ class GroupCommit:
             set_meta(self._writer, compacted=group.compacted, swept=group.swept)
         if group.events:
             write_group(self._writer, self._resources, group)
-        if extend:
-            group.reserved = reserve(self._writer, group.events[-1].record.revision)
-
-    def _commit(self) -> None:
+            if group.events[-1].record.revision >= self._reserved:
+                group.reserved = reserve(self._writer, group.events[-1].record.revision)
         self._writer.execute("COMMIT")
 
-    def _settle(self, error: BaseException | None) -> None:
+    def _settle(self, error: Exception | None) -> None:
         group, self._writing = self._writing, None
         if group is None:
             raise AssertionError("there is no group to settle")
@@ -216,14 +210,14 @@ class GroupCommit:
             if not waiter.done():
                 waiter.set_result(records)
         if self._checkpoints:
-            self._checkpoints.wrote(group.bytes + _ROW_BYTES * len(group.events))
-            if self._checkpoints.rest_due and self._worker:
+            self._checkpoints.wrote(group.bytes + _PAGE_BYTES * len(group.events))
+            if self._checkpoints.rest_due and self._disk:
                 self._resting = True
-                self._worker.submit(lambda: self._writer.execute(CHECKPOINT).fetchall(), self._rested)
+                self._disk.rest(self._rested)
                 return
         self._go_on()
 
-    def _rested(self, _error: BaseException | None) -> None:
+    def _rested(self, _error: OSError | None) -> None:
         """The log is back in the database as far as that went; moving the readers lets SQLite start it over."""
         self._resting = False
         if self._checkpoints:
@@ -237,9 +231,10 @@ class GroupCommit:
             self._scheduled = True
             self._loop.call_soon(self._write)
 
-    def _fail(self, group: Group, error: BaseException) -> None:
+    def _fail(self, group: Group, error: Exception) -> None:
         if self._writer.in_transaction:
-            _caught(lambda: self._writer.execute("ROLLBACK"))
+            with contextlib.suppress(sqlite3.Error):
+                self._writer.execute("ROLLBACK")
         failed = [group, *self._unsettled()]
         self._filling = None
         self._next = self._hub.revision + 1
@@ -263,11 +258,3 @@ class GroupCommit:
             self._snapshot.execute("COMMIT")
         self._snapshot.execute("BEGIN")
         self._snapshot.execute("SELECT 1 FROM meta WHERE name = 'compacted'").fetchone()
-
-
-def _caught(action: Callable[[], object]) -> BaseException | None:
-    try:
-        action()
-    except sqlite3.Error as error:
-        return error
-    return None

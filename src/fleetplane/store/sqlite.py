@@ -17,8 +17,8 @@ from typing import Final, TypeVar
 
 from fleetplane.model.environment import Environment, SystemEnvironment
 from fleetplane.store import datafile
-from fleetplane.store.checkpoints import Checkpoints
 from fleetplane.store.compaction import CompactionClock, CompactionPolicy
+from fleetplane.store.disk import Disk
 from fleetplane.store.group_commit import GroupCommit
 from fleetplane.store.hub import Hub, Watcher
 from fleetplane.store.protocol import (
@@ -51,15 +51,13 @@ class SqliteStore:
 
     def __init__(
         self,
-        connections: Sequence[sqlite3.Connection],
-        lock: int | None,
+        resources: contextlib.ExitStack,
         hub: Hub,
         writes: GroupCommit,
         clock: CompactionClock,
         environment: Environment,
     ) -> None:
-        self._connections = connections
-        self._lock = lock
+        self._open_files = resources
         self._hub = hub
         self._writes = writes
         self._reader = writes.reader
@@ -97,27 +95,25 @@ class SqliteStore:
         environment = environment or SystemEnvironment()
         where = None if str(path) == MEMORY else Path(path)
         keep: Callable[[str, str], int] = history if callable(history) else (lambda _group, _resource: history)
-        undo = contextlib.ExitStack()
-        with undo, _disk(f"cannot open {path}"):
-            lock = None
+        with _opening(path), contextlib.ExitStack() as stack:
+            disk = None
             if where is not None:
                 datafile.make_private(where)
-                lock = datafile.lock(where)
-                undo.callback(os.close, lock)
-            writer = datafile.connect(where)
-            undo.callback(writer.close)
+                stack.enter_context(datafile.locked(where))
+            writer = stack.enter_context(contextlib.closing(datafile.connect(where)))
             if size_limit is not None:
                 datafile.limit_size(writer, size_limit)
             beginning = datafile.prepare(writer, boot or datafile.boot_id())
-            snapshot = writer if where is None else datafile.connect(where)
-            undo.callback(snapshot.close)
+            snapshot = writer
+            if where is not None:
+                snapshot = stack.enter_context(contextlib.closing(datafile.connect(where)))
+                writer.execute("PRAGMA synchronous = NORMAL")  # commits are synced by the disk helper
+                disk = Disk(where)
             resources = Resources(writer.execute("SELECT id, api_group, resource FROM resources").fetchall())
             hub = Hub(beginning.revision, window_events=watch_window, pending_limit=watcher_limit)
-            checkpoints = None if where is None else Checkpoints(where)
-            writes = GroupCommit(writer, snapshot, resources, beginning, hub, keep, checkpoints)
+            writes = GroupCommit(writer, snapshot, resources, beginning, hub, keep, disk)
             clock = CompactionClock(compaction or CompactionPolicy(), beginning.revision, environment.monotonic())
-            undo.pop_all()
-        return cls([snapshot, writer], lock, hub, writes, clock, environment)
+            return cls(stack.pop_all(), hub, writes, clock, environment)
 
     async def commit(self, changes: Sequence[Change], *, durable: bool = True) -> list[Record]:
         records = await self._writes.commit(changes, durable)
@@ -127,9 +123,12 @@ class SqliteStore:
         return records
 
     async def get(self, key: Key) -> Record | None:
-        self._open()
-        with _disk("reading failed"):
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        try:
             return self._reader.get(key)
+        except sqlite3.Error as error:
+            raise _unreadable(error) from error
 
     async def list(
         self,
@@ -149,7 +148,7 @@ class SqliteStore:
                 raise ValueError(
                     "an offset goes with the newest revision, no key to continue after, and one exact term"
                 )
-            with _disk("reading failed"):
+            with _reading():
                 after = self._reader.key_at(selection, offset - 1)
             if after is None:
                 return Page([], at, remaining=0 if count_remaining else None)
@@ -159,7 +158,7 @@ class SqliteStore:
             del records[limit:]
             page.next = records[-1].key if records else after
             if count_remaining:
-                with _disk("reading failed"):
+                with _reading():
                     page.remaining = self._reader.count(selection, page.next, self._past(at))
         elif count_remaining:
             page.remaining = 0
@@ -175,7 +174,7 @@ class SqliteStore:
         try:
             while True:
                 want = _CHUNK if limit is None else min(_CHUNK, limit + 1 - len(records))
-                with _disk("reading failed"):
+                with _reading():
                     chunk = self._reader.page(selection, want, after, self._past(at))
                 records += chunk
                 if len(chunk) < want or (limit is not None and len(records) > limit):
@@ -197,7 +196,7 @@ class SqliteStore:
 
     async def count(self, selection: Selection) -> int:
         self._open()
-        with _disk("reading failed"):
+        with _reading():
             return self._reader.count(selection)
 
     async def watch(self, selection: Selection, after: int | None = None) -> Watcher:
@@ -206,7 +205,7 @@ class SqliteStore:
 
     async def history(self, key: Key, *, limit: int = 100) -> Sequence[Event]:
         self._open()
-        with _disk("reading failed"):
+        with _reading():
             return self._reader.history(key, limit)
 
     async def revision(self) -> int:
@@ -227,7 +226,7 @@ class SqliteStore:
         dropped = 0
         while True:
             self._open()
-            with _disk("reading failed"):
+            with _reading():
                 keys = self._reader.keys_of_cluster(cluster, _DROP_STEP)
             if not keys:
                 return dropped
@@ -243,15 +242,7 @@ class SqliteStore:
         self._closed = True
         self._hub.close(StoreUnavailable("the store is closing"))
         await self._writes.close()
-        snapshot, writer = self._connections
-        if snapshot.in_transaction:
-            snapshot.execute("COMMIT")
-        with contextlib.suppress(sqlite3.Error):  # a full disk: the next start simply treats this end as a crash
-            datafile.finish(writer, self._hub.revision)
-        for connection in self._connections:
-            connection.close()
-        if self._lock is not None:
-            os.close(self._lock)
+        self._open_files.close()
 
     def _open(self) -> None:
         if self._closed:
@@ -276,7 +267,7 @@ class SqliteStore:
         if after < self._writes.compacted:
             raise Expired(after, self._writes.compacted)
         end = min(upto, after + _REPLAY_SPAN)
-        with _disk("reading failed"):
+        with _reading():
             return self._reader.events(selection, after, end), end
 
 
@@ -285,9 +276,22 @@ def _rankable(selection: Selection) -> bool:
 
 
 @contextlib.contextmanager
-def _disk(doing: str) -> Iterator[None]:
-    """Turn what SQLite and the system say about the disk into ``StoreUnavailable``."""
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: sqlite3.Error) -> StoreUnavailable:
+    return StoreUnavailable(f"reading failed ({error}): check the disk")
+
+
+@contextlib.contextmanager
+def _opening(path: object) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise StoreUnavailable(f"{doing}: {error}; check the disk") from error
+        raise StoreUnavailable(
+            f"cannot open {path} ({error}): check that it is a writable Fleetplane database"
+        ) from error

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fleetplane.store.protocol import Event, Key, Record
+from fleetplane.store.sqlite_queries import KEY_IS
 from fleetplane.store.sqlite_reads import Resources, pack
 from fleetplane.store.staging import ClaimKey, Held, Staged
 
-KEY: Final = "resource = ? AND cluster = ? AND namespace = ? AND name = ?"
 KeepVersions = Callable[[str, str], int]
 """``(group, resource)`` to how many superseded versions of each object outlive compaction."""
 
@@ -94,7 +94,7 @@ def _write_objects(connection: sqlite3.Connection, resources: Resources, group: 
         else:
             written.append((*at, held.record.revision, pack(held.claims)))
     if gone:
-        connection.executemany(f"DELETE FROM objects WHERE {KEY}", gone)  # noqa: S608
+        connection.executemany(f"DELETE FROM objects WHERE {KEY_IS}", gone)  # noqa: S608
     if written:
         connection.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?)", written)
 
@@ -159,7 +159,7 @@ def sweep(
         if kept[number]:
             # A deletion ends the history of its object; otherwise only what is older than the newest few goes.
             outdated = connection.execute(
-                f"SELECT revision FROM past WHERE {KEY} AND superseded <= ? ORDER BY revision DESC LIMIT -1 OFFSET ?",  # noqa: S608
+                f"SELECT revision FROM past WHERE {KEY_IS} AND superseded <= ? ORDER BY revision DESC LIMIT -1 OFFSET ?",  # noqa: S608
                 (*at, revision, 0 if deleted else kept[number]),
             ).fetchall()
             versions += [(*at, old) for (old,) in outdated]
@@ -167,6 +167,6 @@ def sweep(
         elif previous is not None:
             versions.append((*at, previous))
             log.append((previous,))
-    connection.executemany(f"DELETE FROM past WHERE {KEY} AND revision = ?", versions)  # noqa: S608
+    connection.executemany(f"DELETE FROM past WHERE {KEY_IS} AND revision = ?", versions)  # noqa: S608
     connection.executemany("DELETE FROM log WHERE revision = ?", log)
     return int(rows[-1][0]) if len(rows) == step else upto
