@@ -32,7 +32,10 @@ def page(
     """
     if driver is not None and driver.prefix:
         source, parameters = _keys_by_prefix(number, selection, driver, after, past)
-        sql = f"SELECT {_FULL_KEY.format('o')}, {ROW} FROM ({source} ORDER BY 1, 2, 3 LIMIT ?) o {_LOG_OF_OBJECT}"  # noqa: S608
+        sql = (
+            f"SELECT {_FULL_KEY.format('o')}, {ROW} FROM ({source} ORDER BY 1, 2, 3 LIMIT ?) t"  # noqa: S608
+            f" CROSS JOIN objects o ON o.resource = {number} AND {_OBJECT_OF_TERM} {_LOG_OF_OBJECT}"
+        )
         parameters.append(limit)
     else:
         source, conditions, parameters, key = _keys(number, selection, driver, after, past)
