@@ -28,11 +28,11 @@ CLOCK_SKEW: Final = timedelta(minutes=5)
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
 
-def _key_usage(*, authority: bool) -> x509.KeyUsage:
+def _key_usage(*, authority: bool = False, key_encipherment: bool = False) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=True,
         content_commitment=False,
-        key_encipherment=False,
+        key_encipherment=key_encipherment,
         data_encipherment=False,
         key_agreement=False,
         key_cert_sign=authority,
@@ -60,13 +60,14 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a certificate is to say. ``hosts`` makes it a serving certificate, otherwise it is for clients."""
+    """What a certificate is to say. ``hosts`` are its names and addresses; ``cluster`` is whose it is, root's if empty."""
 
     name: str
     groups: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     cluster: str = ""
     usages: tuple[x509.ObjectIdentifier, ...] = (ExtendedKeyUsageOID.CLIENT_AUTH,)
+    key_encipherment: bool = False
 
 
 def issue(
@@ -93,7 +94,7 @@ def issue(
         .not_valid_before(now - CLOCK_SKEW)
         .not_valid_after(min(now + lifetime, issuer.certificate.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(authority=False), critical=True)
+        .add_extension(_key_usage(key_encipherment=subject.key_encipherment), critical=True)
         .add_extension(x509.ExtendedKeyUsage(subject.usages), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()),

@@ -39,8 +39,6 @@ class BootstrapTokens:
         matched = _TOKEN.fullmatch(token)
         if matched is None:
             return None
-        if audiences:
-            raise InvalidToken("bootstrap tokens are for this API only")
         token_id, secret_part = matched.groups()
         name = f"bootstrap-token-{token_id}"
         secret = await self._reader.get(cluster, SECRETS, NAMESPACE, name)

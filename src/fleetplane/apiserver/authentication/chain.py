@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -58,7 +58,10 @@ class AuthenticationSettings:
 
 
 class Authenticator:
-    """``authenticate`` a request, or a ``token`` alone. ``tokens`` are tried in order."""
+    """``authenticate`` a request, or a ``token`` alone. ``tokens`` are tried in order.
+
+    ``audiences_of`` tells the API audiences of a logical cluster, for tokens that name none themselves.
+    """
 
     def __init__(
         self,
@@ -66,10 +69,13 @@ class Authenticator:
         environment: Environment,
         tokens: Sequence[TokenAuthenticator] = (),
         settings: AuthenticationSettings | None = None,
+        *,
+        audiences_of: Callable[[str], tuple[str, ...]] = lambda _cluster: (),
     ) -> None:
         self._pki = pki
         self._environment = environment
         self._tokens = tuple(tokens)
+        self._audiences_of = audiences_of
         self._settings = settings or AuthenticationSettings()
         self._remembered_tokens: Remembered[Identity] = Remembered(environment)
         self._remembered_certificates: Remembered[tuple[Identity | None, bool]] = Remembered(environment, capacity=4096)
@@ -99,6 +105,11 @@ class Authenticator:
 
     async def token(self, token: str, cluster: str = ROOT, audiences: Sequence[str] = ()) -> Identity | None:
         """Whom a bearer token names in a cluster; None when it is not to be believed. ``audiences`` empty: our own."""
+        found = await self.examine(token, cluster, audiences)
+        return found if isinstance(found, Identity) else None
+
+    async def examine(self, token: str, cluster: str = ROOT, audiences: Sequence[str] = ()) -> Identity | str:
+        """As ``token``, but says why not. For those who may review tokens, never for whoever showed one."""
         key = self._remembered_tokens.digest(token, cluster, *audiences)
         found = self._remembered_tokens.get(key)
         if found is not None:
@@ -107,10 +118,12 @@ class Authenticator:
         try:
             identity = await self._by_token(token, cluster, audiences)
             if identity is None:
-                return None
+                return "the token is of no kind that is accepted here"
             user = self._admitted(identity, cluster)
-        except (InvalidToken, errors.ApiError):
-            return None
+        except InvalidToken as error:
+            return str(error)
+        except errors.ApiError:
+            return "the token belongs to another logical cluster"
         admitted = Identity(user, identity.cluster, identity.expires, identity.audiences, identity.depends_on)
         seconds = self._seconds(identity, TOKEN_SECONDS)
         self._remembered_tokens.put(key, admitted, seconds, identity.depends_on, since=moment)
@@ -153,13 +166,25 @@ class Authenticator:
     async def _by_token(self, token: str, cluster: str, audiences: Sequence[str]) -> Identity | None:
         if len(token) > MAX_TOKEN_BYTES:
             raise InvalidToken("the token is too large")
-        if not audiences and self._pki.is_admin_token(token):
-            return Identity(UserInfo(ADMIN_NAME, groups=(MASTERS_GROUP,)), ROOT)
-        for one in self._tokens:
-            found = await one(token, cluster, audiences)
-            if found is not None:
-                return found
-        return None
+        if self._pki.is_admin_token(token):
+            found: Identity | None = Identity(UserInfo(ADMIN_NAME, groups=(MASTERS_GROUP,)), ROOT)
+        else:
+            found = None
+            for one in self._tokens:
+                found = await one(token, cluster, audiences)
+                if found is not None:
+                    break
+        if found is None or found.audiences:
+            return found
+        return self._for_us(found, cluster, audiences)
+
+    def _for_us(self, identity: Identity, cluster: str, audiences: Sequence[str]) -> Identity:
+        """A token that names no audience is meant for this API, and for nobody else who asks about it."""
+        own = self._audiences_of(cluster)
+        meant_for = tuple(one for one in audiences if one in own) if audiences else own
+        if audiences and not meant_for:
+            raise InvalidToken("the token is meant for another audience")
+        return Identity(identity.user, identity.cluster, identity.expires, meant_for, identity.depends_on)
 
     def _admitted(self, identity: Identity, cluster: str) -> UserInfo:
         """The user as the rest of the request sees it. Raises 401 where the identity means nothing."""
