@@ -32,6 +32,14 @@ def no_terms(obj: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 @dataclass(frozen=True, slots=True)
+class SubresourceRules:
+    """What a write through a subresource may change; takes the place of ``prepare_update`` and ``validate``."""
+
+    prepare: Callable[[Object, Object], None] = no_update_change
+    validate: Callable[[Object, Object | None], Sequence[FieldError]] = no_errors
+
+
+@dataclass(frozen=True, slots=True)
 class KindBehaviour:
     """How one kind is served. Every function gets objects in the kind's storage version.
 
@@ -40,7 +48,8 @@ class KindBehaviour:
     business and done for every kind with ``status_subresource``). ``validate`` and ``validate_status`` take (new, old
     or None on create). ``terms`` are index terms beyond labels and owners, named by the field selectors in
     ``indexed_fields``; an object carries each of them, with an empty value where the field is unset. ``fields`` are
-    further field selectors, answered by reading the object.
+    further field selectors, answered by reading the object. ``subresources`` says what holds for writes through one
+    (other than ``status`` and ``scale``).
     """
 
     default: Callable[[Object], None] = nothing
@@ -53,10 +62,13 @@ class KindBehaviour:
     terms: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]] = no_terms
     indexed_fields: frozenset[str] = frozenset()
     fields: Mapping[str, Callable[[Mapping[str, Any]], str]] = field(default_factory=dict)
+    subresources: Mapping[str, SubresourceRules] = field(default_factory=dict)
     has_generation: bool = True
     status_subresource: bool = True
     create_on_update: bool = False
     unconditional_update: bool = True
+    status_on_create: bool = False
+    """The status may be told when the object is created (nodes register themselves whole)."""
     graceful: bool = False
     """Deletion waits for a grace period somebody else ends (pods)."""
 
