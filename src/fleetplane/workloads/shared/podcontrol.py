@@ -1,8 +1,8 @@
 """Making and removing many pods of one owner, without ever making one twice.
 
 Pods are made in growing batches (1, 2, 4 … 64 at a time), so that a quota or a broken template costs one refusal, not
-five hundred. A creation whose answer never came is remembered by its name and cleared up before the owner's pods are
-counted again: it is found in the cache, found on the server, or known not to exist.
+five hundred. A creation or deletion whose answer never came is remembered and cleared up before the owner's pods are
+counted again: a cache that lags must not lead to a second pod, nor to a second victim.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fleetplane.client.snapshot import ObjectKey
 from fleetplane.model.builtin.types import PODS
 from fleetplane.model.environment import name_suffix
 from fleetplane.model.errors import ApiError
-from fleetplane.model.objects import Object, name, namespace, uid
+from fleetplane.model.objects import Object, is_deleting, name, namespace, uid
 from fleetplane.workloads.shared.actor import Actor, is_namespace_ending
 from fleetplane.workloads.shared.podcache import PodCache
 from fleetplane.workloads.shared.pods import Pod, name_prefix
@@ -30,19 +30,23 @@ class PodControl:
     def __init__(self, actor: Actor, cache: PodCache) -> None:
         self._actor = actor
         self._cache = cache
-        self._unresolved: dict[str, set[ObjectKey]] = {}
+        self._made: dict[str, set[ObjectKey]] = {}
+        self._gone: dict[str, set[tuple[ObjectKey, str]]] = {}
 
     async def resolve(self, owner_uid: str) -> bool:
-        """Whether all creations for this owner are accounted for; if not, its pods must not be counted yet."""
-        pending = self._unresolved.get(owner_uid)
-        if not pending:
-            return True
-        for key in list(pending):
-            if self._cache.get(key) is not None or not await self._exists(key):
-                pending.discard(key)
-        if pending:
+        """Whether all that was done for this owner is accounted for; if not, its pods must not be counted yet."""
+        made, gone = self._made.get(owner_uid), self._gone.get(owner_uid)
+        for key in list(made or ()):
+            if self._cache.get(key) is not None or await self._find(key) is None:
+                self._made[owner_uid].discard(key)
+        for key, pod_uid in list(gone or ()):
+            found = await self._find(key)
+            if found is None or uid(found) != pod_uid or is_deleting(found):
+                self._cache.note_deleted(key, pod_uid)
+            self._gone[owner_uid].discard((key, pod_uid))
+        if made:
             return False
-        del self._unresolved[owner_uid]
+        self.forget(owner_uid)
         return True
 
     async def create(self, cluster: str, owner: Object, count: int, make: Callable[[str], Object]) -> int:
@@ -65,7 +69,7 @@ class PodControl:
             await self._actor.create_child(cluster, PODS, pod)
         except Unreachable:
             key = ObjectKey(cluster, namespace(pod), name(pod))
-            self._unresolved.setdefault(uid(owner), set()).add(key)
+            self._made.setdefault(uid(owner), set()).add(key)
             raise
         except ApiError as error:
             if not is_namespace_ending(error):
@@ -81,23 +85,27 @@ class PodControl:
             raise failed[0]
 
     async def delete_one(self, cluster: str, owner: Object, pod: Pod) -> None:
+        key = ObjectKey(cluster, pod.namespace, pod.name)
         try:
             was_there = await self._actor.delete(cluster, PODS, pod.namespace, pod.name, pod.uid)
+        except Unreachable:
+            self._gone.setdefault(uid(owner), set()).add((key, pod.uid))
+            raise
         except ApiError as error:
             self._actor.tell(cluster, owner, "Warning", "FailedDelete", f"Error deleting: {error.message}")
             raise
-        self._cache.note_deleted(ObjectKey(cluster, pod.namespace, pod.name), pod.uid)
+        self._cache.note_deleted(key, pod.uid)
         if was_there:
             self._actor.tell(cluster, owner, "Normal", "SuccessfulDelete", f"Deleted pod: {pod.name}")
 
     def forget(self, owner_uid: str) -> None:
-        self._unresolved.pop(owner_uid, None)
+        self._made.pop(owner_uid, None)
+        self._gone.pop(owner_uid, None)
 
-    async def _exists(self, key: ObjectKey) -> bool:
+    async def _find(self, key: ObjectKey) -> Object | None:
         try:
-            await self._actor.client(key.cluster).get(PODS, key.name, key.namespace)
+            return await self._actor.client(key.cluster).get(PODS, key.name, key.namespace)
         except ApiError as error:
             if error.code == 404:
-                return False
+                return None
             raise
-        return True
