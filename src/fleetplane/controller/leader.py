@@ -78,20 +78,24 @@ class LeaderElector:
 
     async def hold(self) -> None:
         """Renew for as long as that works. Raises LeadershipLost."""
-        renewed = self._environment.monotonic()
+        deadline = self._environment.monotonic() + self._election.renew_deadline
         while True:
-            await asyncio.sleep(self._election.retry_period)
-            left = renewed + self._election.renew_deadline - self._environment.monotonic()
+            left = deadline - self._environment.monotonic()
+            await asyncio.sleep(min(self._election.retry_period, max(left, 0.0)))
+            left = deadline - self._environment.monotonic()
             try:
                 async with asyncio.timeout(max(left, 0.0)):
                     held = await self._try()
             except TimeoutError:
-                self.leader = ""
-                raise LeadershipLost(f"the Lease {self._election.name} could not be renewed in time") from None
+                held = False
+            now = self._environment.monotonic()
             if held:
-                renewed = self._environment.monotonic()
+                deadline = now + self._election.renew_deadline
             elif self.leader not in {"", self.identity}:
                 raise LeadershipLost(f"{self.leader} took the Lease {self._election.name}")
+            elif now >= deadline:
+                self.leader = ""
+                raise LeadershipLost(f"the Lease {self._election.name} could not be renewed in time")
 
     async def release(self) -> None:
         """Let the next one lead at once. Never raises for what the server says: the Lease runs out anyway."""

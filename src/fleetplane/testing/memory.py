@@ -249,9 +249,18 @@ class MemoryServer:
         before = self._applied.get((key, manager + subresource), {})
         if not dry_run:
             self._applied[key, manager + subresource] = obj
+        entry = {"manager": manager, "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": _fields(obj)}
+        if subresource:
+            entry["subresource"] = subresource
+        others = [
+            one
+            for one in (current or {}).get("metadata", {}).get("managedFields", [])
+            if (one["manager"], one.get("subresource", "")) != (manager, subresource)
+        ]
+        merged = _three_way(current or {}, before, obj)
+        merged["metadata"] = {**merged["metadata"], "managedFields": [*others, entry]}
         if current is None:
-            return self._create(key, obj, dry_run)
-        merged = _three_way(current, before, obj)
+            return self._create(key, merged, dry_run)
         return self._update(key, current, merged, subresource, dry_run)
 
     def _delete(self, key: Key, current: Object, options: Object, dry_run: bool) -> Object:
@@ -426,6 +435,18 @@ def _json_patched(current: Object, patch: list[Object]) -> Object:
             case _, _:
                 target[int(last) if isinstance(target, list) else last] = operation["value"]
     return dict(result)
+
+
+_IDENTITY = frozenset({"apiVersion", "kind", "name", "namespace", "uid", "resourceVersion"})
+
+
+def _fields(obj: Object) -> Object:
+    """FieldsV1 of an applied object, with lists as leaves."""
+    return {
+        f"f:{key}": _fields(value) if isinstance(value, dict) else {}
+        for key, value in obj.items()
+        if key not in _IDENTITY
+    }
 
 
 def _three_way(current: Any, before: Any, after: Any) -> Any:
