@@ -33,11 +33,12 @@ from fleetplane.apiserver.readers import StoreReader
 from fleetplane.apiserver.registry import Converter, Registry
 from fleetplane.apiserver.server import ApiServer, Limits, Parts
 from fleetplane.apiserver.services import ServiceAllocator, parse_networks
+from fleetplane.apiserver.shared import SharedLayer
 from fleetplane.apiserver.storage import ObjectStorage
 from fleetplane.apiserver.subresources import Handler
 from fleetplane.model import errors
 from fleetplane.model.admission import AdmissionPlugin
-from fleetplane.model.environment import Environment
+from fleetplane.model.environment import Environment, timestamp
 from fleetplane.model.objects import Object
 from fleetplane.model.user import UserInfo
 from fleetplane.store.protocol import Store
@@ -120,6 +121,7 @@ def assemble(
         admission=chain,
         allocators=Allocators({("", "services"): services}),
         health=_health(store),
+        shared=SharedLayer(registry, default_objects(), timestamp(environment.now())),
         followers=followers,
         subresources={("serviceaccounts", "token"): issue, **(subresources or {})},
         paths={},

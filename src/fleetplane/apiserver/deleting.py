@@ -21,6 +21,7 @@ from fleetplane.apiserver.encoding import decode, encode
 from fleetplane.apiserver.http import Response
 from fleetplane.apiserver.representation import load, respond_object
 from fleetplane.apiserver.selection import narrow
+from fleetplane.apiserver.shared import is_shared
 from fleetplane.apiserver.storage import ObjectStorage, terms_of
 from fleetplane.apiserver.writing import Writes, is_held
 from fleetplane.model import errors
@@ -104,6 +105,9 @@ class Deletes:
                     f"ResourceVersion in object meta: {record.revision}",
                     group=resource.group,
                 )
+            if is_shared(record):
+                message = "it is one every cluster has by default; change it instead of deleting it"
+                raise errors.forbidden(message, group=resource.group, resource=resource.plural, name=target.name)
             obj = await load(served, record)
             request = AdmissionRequest(
                 "DELETE",

@@ -35,6 +35,7 @@ from fleetplane.apiserver.representation import (
     table,
 )
 from fleetplane.apiserver.selection import Narrowed, narrow
+from fleetplane.apiserver.shared import SharedLayer
 from fleetplane.apiserver.storage import ObjectStorage, expired, too_large_version
 from fleetplane.model import errors
 from fleetplane.model.environment import Environment
@@ -61,8 +62,11 @@ _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 class Reads:
     """The reading verbs over one store."""
 
-    def __init__(self, storage: ObjectStorage, clusters: Clusters, environment: Environment) -> None:
+    def __init__(
+        self, storage: ObjectStorage, clusters: Clusters, environment: Environment, shared: SharedLayer | None = None
+    ) -> None:
         self._storage = storage
+        self._shared = shared
         self._store = storage.store
         self._clusters = clusters
         self._environment = environment
@@ -80,13 +84,15 @@ class Reads:
             include_object=call.request.query.get("includeObject") or "Metadata",
         )
 
-    async def list(self, call: Call) -> Response:
+    async def list_(self, call: Call) -> Response:
         query = call.request.query
         narrowed = narrow(call.served, call.cluster, call.target.namespace, query, name=call.target.name)
         limit = _limit(query.get("limit"))
         revision, after = await self._position(call, query)
         offset = _offset(query.get("offset"))
         page = await self._page(narrowed, limit, after, revision, offset)
+        if page.next is None:
+            page.records += await self._shared_records(call, narrowed)
         metadata: Object = {"resourceVersion": str(page.revision)}
         if page.next is not None:
             metadata["continue"] = _continue_token(page.revision, page.next)
@@ -127,6 +133,21 @@ class Reads:
             if page.next is None:
                 return Page(found, page.revision)
             after = page.next
+
+    async def _shared_records(self, call: Call, narrowed: Narrowed) -> list[Record]:
+        """The shared objects a list or watch shows besides the stored ones."""
+        if self._shared is None or call.cluster is None:
+            return []
+        selection = narrowed.selection
+        terms = frozenset((match.name, match.value) for match in selection.matches)
+        return [
+            record
+            for record in self._shared.of(call.served, call.cluster, selection.namespace)
+            if selection.name in (None, record.key.name)
+            and terms.issubset(record.terms)
+            and (narrowed.matches is None or narrowed.matches(record))
+            and await self._store.get(record.key) is None
+        ]
 
     async def _position(self, call: Call, query: Mapping[str, str]) -> tuple[int | None, Key | None]:
         """(revision, key to continue after) of a list."""
@@ -251,6 +272,8 @@ class Reads:
                     lines = [await view.added(record) for record in page.records if view.matches(record)]
                     if lines:
                         yield b"".join(lines)
+                shared = await self._shared_records(view.call, view.narrowed)
+                yield b"".join([await view.added(record) for record in shared])
                 if end_mark and bookmarks:
                     yield view.bookmark(known, {_INITIAL_EVENTS_END: "true"})
                 else:
@@ -292,6 +315,7 @@ class _WatchView:
     """How one watcher sees the changes: which of them, and in which form."""
 
     def __init__(self, call: Call, narrowed: Narrowed, clusters: Clusters, environment: Environment) -> None:
+        self.call = call
         self.narrowed = narrowed
         self._served: Served = call.served
         self._representation: Representation = call.representation

@@ -31,6 +31,7 @@ from fleetplane.apiserver.openapi import OpenApi
 from fleetplane.apiserver.reading import Reads
 from fleetplane.apiserver.registry import Registry, Served
 from fleetplane.apiserver.routing import ROOT_CLUSTER, Target, resolve
+from fleetplane.apiserver.shared import SharedLayer
 from fleetplane.apiserver.storage import ObjectStorage, unavailable
 from fleetplane.apiserver.subresources import Handler, Subresources
 from fleetplane.apiserver.writing import Writes
@@ -77,6 +78,7 @@ class Parts:
     admission: AdmissionChain
     allocators: Allocators
     health: Health
+    shared: SharedLayer | None = None
     followers: Sequence[Follower] = ()
     subresources: Mapping[tuple[str, str], Handler] = field(default_factory=dict)
     paths: Mapping[str, PathHandler] = field(default_factory=dict)
@@ -93,13 +95,14 @@ class ApiServer:
         self.registry = parts.registry
         self.clusters = parts.clusters
         self._environment = parts.environment
-        storage = ObjectStorage(parts.store)
+        shared = parts.shared
+        storage = ObjectStorage(parts.store, shared.find) if shared is not None else ObjectStorage(parts.store)
         followers: dict[tuple[str, str], list[Follower]] = {}
         for follower in parts.followers:
             followers.setdefault(follower.resource, []).append(follower)
         self.writes = Writes(storage, parts.admission, parts.allocators, parts.clusters, parts.environment, followers)
         self.deletes = Deletes(storage, self.writes, parts.admission, parts.clusters, parts.environment)
-        self._reads = Reads(storage, parts.clusters, parts.environment)
+        self._reads = Reads(storage, parts.clusters, parts.environment, shared)
         self._subresources = Subresources(
             storage, parts.registry, self.writes, self.deletes, parts.environment, parts.subresources
         )
@@ -245,7 +248,7 @@ class ApiServer:
             case "get":
                 return await self._reads.get(call)
             case "list":
-                return await self._reads.list(call)
+                return await self._reads.list_(call)
             case "watch":
                 return await self._reads.watch(call)
             case "create":

@@ -6,7 +6,7 @@ ApiError a client understands.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fleetplane.apiserver.encoding import decode
@@ -56,15 +56,25 @@ def labels_in(terms: Sequence[Term]) -> dict[str, str]:
     return {name[start:]: value for name, value in terms if name.startswith(LABEL_TERM)}
 
 
+FindShared = Callable[[Key], Record | None]
+"""The shared object that stands where nothing is stored."""
+
+
+def _nothing_shared(_key: Key) -> Record | None:
+    return None
+
+
 class ObjectStorage:
     """Objects in and out of one store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, find_shared: FindShared = _nothing_shared) -> None:
         self.store = store
+        self._find_shared = find_shared
 
     async def record(self, served: Served, cluster: str, namespace: str, name: str) -> Record:
-        """The stored record. Raises ApiError 404."""
-        found = await self.store.get(key_of(served, cluster, namespace, name))
+        """The stored record, or the shared one where there is none. Raises ApiError 404."""
+        key = key_of(served, cluster, namespace, name)
+        found = await self.store.get(key) or self._find_shared(key)
         if found is None:
             raise not_found(served.type, name)
         return found

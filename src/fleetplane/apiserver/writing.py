@@ -25,6 +25,7 @@ from fleetplane.apiserver.following import Follower
 from fleetplane.apiserver.http import Response
 from fleetplane.apiserver.registry import Served
 from fleetplane.apiserver.representation import load, respond_object, respond_record
+from fleetplane.apiserver.shared import is_shared
 from fleetplane.apiserver.storage import ObjectStorage, claim_taken, convert_to, key_of, terms_of, unavailable
 from fleetplane.model import errors
 from fleetplane.model.admission import AdmissionRequest, Operation
@@ -39,6 +40,7 @@ from fleetplane.store.protocol import (
     ClaimTaken,
     Delete,
     Expect,
+    Precondition,
     PreconditionFailed,
     Put,
     Record,
@@ -361,15 +363,19 @@ class Writes:
 
     async def _write(self, call: Call, record: Record, new: Object) -> tuple[Record | None, Object]:
         served = call.served
+        uid = record.uid
+        expect: Precondition = Expect(revision=record.revision)
+        if is_shared(record):  # it gets a life of its own, which ends with it
+            uid, expect = self._environment.uuid(), ABSENT
+            new["metadata"]["uid"] = uid
         stored = await self._stored_form(served, new)
-        expect = Expect(revision=record.revision)
         if _finished(new):
             if call.dry_run:
                 return None, new
             return await self.commit_change(served, Delete(record.key, expect, encode(stored))), new
         put = Put(
             record.key,
-            record.uid,
+            uid,
             encode(stored),
             served.storage.encoding,
             terms_of(served, stored),
