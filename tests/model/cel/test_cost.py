@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fleetplane.model.cel import CelCostExceeded, Declarations, compile, type_from_schema
+from fleetplane.model.cel import CelCostExceeded, Declarations, Type, compile, type_from_schema
 from fleetplane.model.cel.library import functions_of
 
 TEXT = {"type": "string"}
@@ -60,8 +60,15 @@ DATA = {
     "obj": {"field": "a"},
     "m": {"k": "v"},
 }
-SELF = type_from_schema(SCHEMA)
-assert SELF is not None
+
+
+def typed(schema: Any) -> Type:
+    kind = type_from_schema(schema)
+    assert kind is not None
+    return kind
+
+
+SELF = typed(SCHEMA)
 
 CHARGED = """
 11 | self.i1 == self.i2 && self.i1 == 9223372036854775807 && self.i2 == 9223372036854775807
@@ -148,6 +155,7 @@ CHARGED = """
 5 | type(self) == type(self)
 3 | optional.of('a') != optional.of('b')
 2 | optional.of('a').hasValue()
+2 | optional.of('a').or(optional.of('a')).hasValue()
 3 | optional.none().or(optional.of('a')).hasValue()
 5 | self.obj.?field == optional.of('a')
 4 | self.obj.?field.orValue('v') == 'a'
@@ -225,9 +233,7 @@ def test_an_expression_is_estimated_as_kubernetes_does(line: str) -> None:
 
 
 def most(schema: Any, expression: str) -> int:
-    kind = type_from_schema(schema)
-    assert kind is not None
-    return compile(expression, Declarations({"self": kind})).cost.most
+    return compile(expression, Declarations({"self": typed(schema)})).cost.most
 
 
 def test_the_estimate_follows_the_limits_of_the_schema() -> None:

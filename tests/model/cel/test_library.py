@@ -43,6 +43,7 @@ optional.of(1).optFlatMap(x, optional.of(x + 1)) == optional.of(2)
 optional.of({'a': {'b': 1}}).a.b.orValue(0) == 1 && {'a': {'b': 1}}.?a.?c.orValue(5) == 5
 [1, 2][?5].orValue(0) == 0 && {'a': 1}[?'a'].hasValue() && has({'a': 1}.a) && !has({'a': 1}.b)
 optional.ofNonZeroValue('') == optional.none() && optional.of(null).hasValue()
+optional.of(1).orValue(1 / 0) == 1 && optional.of(1).or(optional.of(1 / 0)).value() == 1
 optional.none().or(optional.of(3)).value() == 3 && [optional.of(1), optional.none()].unwrapOpt() == [1]
 type(1) == int && type(1u) == uint && type('') == string && type(null) == null_type && type(type(1)) == type
 type([]) == list && type({}) == map && type(1.5) == double && type(b'') == bytes && type(true) == bool
@@ -96,6 +97,7 @@ sets.contains([1, 2, 3], [2, 3]) && sets.contains([], []) && !sets.contains([1],
 sets.equivalent([1, 2, 2], [2, 1]) && !sets.equivalent([1], [1, 2]) && sets.equivalent([[1], [2, 3]], [[2, 3], [1]])
 sets.intersects([1, 2], [2, 3]) && !sets.intersects([1], []) && sets.intersects([[1]], [[2], [1]])
 'abc 123'.find('[0-9]*') == '' && 'abc 123'.find('[0-9]+') == '123' && '123 abc 456'.findAll('[0-9]+') == ['123', '456']
+'baaac'.findAll('a*') == ['', 'aaa', ''] && 'ñb'.findAll('x*') == ['', '', ''] && 'añb'.find('ñ.') == 'ñb'
 '123 abc 456'.findAll('[0-9]+', 1) == ['123'] && 'abc'.findAll('[0-9]+') == []
 isURL('https://user:pass@example.com:80/path?query=val#fragment') && isURL('/absolute-path') && !isURL('https://a:b:c/')
 !isURL('../relative-path') && !isURL('') && url('https://example.com:80/').getHost() == 'example.com:80'

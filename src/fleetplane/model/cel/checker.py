@@ -402,11 +402,12 @@ class _Checker:
     def _elements(self, node: Comprehension, over: Type) -> tuple[Type, ...]:
         """The types of the iteration variables."""
         two = len(node.variables) == 2
+        inner = tuple(DYN if one.kind is Kind.PARAMETER else one for one in over.parameters)
         match over.kind:
             case Kind.LIST:
-                return (INT, over.parameters[0]) if two else (over.parameters[0],)
+                return (INT, inner[0]) if two else (inner[0],)
             case Kind.MAP:
-                return over.parameters if two else (over.parameters[0],)
+                return inner if two else (inner[0],)
             case Kind.DYN | Kind.ERROR | Kind.PARAMETER:
                 return (DYN, DYN) if two else (DYN,)
         self._issue(

@@ -31,9 +31,10 @@ from fleetplane.model.cel.checker import Checked, find_field
 from fleetplane.model.cel.cost import EQUALITY, LIST_COST, MAP_COST, NOMINAL, STRUCT_COST
 from fleetplane.model.cel.errors import CelError
 from fleetplane.model.cel.frame import FIRST, Step
+from fleetplane.model.cel.library import operators
 from fleetplane.model.cel.library.declarations import Overload
 from fleetplane.model.cel.schema_lists import has_merging, is_merging, merge, typed_equality
-from fleetplane.model.cel.types import DYN, Kind, Type
+from fleetplane.model.cel.types import Kind, Type
 from fleetplane.model.cel.values import hash_key, weight_within
 
 _ABSENT: Final = object()
@@ -45,7 +46,7 @@ _FOLDED: Final = frozenset(
 _NATIVE_KINDS: Final = frozenset({Kind.INT, Kind.UINT, Kind.DOUBLE, Kind.TIMESTAMP, Kind.DURATION, Kind.BOOL})
 _TEXT: Final = frozenset({Kind.STRING, Kind.BYTES})
 _SAME_IN_PYTHON: Final = _NATIVE_KINDS | _TEXT
-_UNCERTAIN: Final = frozenset({Kind.DYN, Kind.ERROR, Kind.PARAMETER})
+_UNCERTAIN: Final = frozenset({Kind.DYN, Kind.ERROR, Kind.PARAMETER, Kind.NULL})
 
 
 class Compiled(NamedTuple):
@@ -176,8 +177,13 @@ class _Compiler:
             folded = _folded(overloads, arguments[0].constant)
             if folded is not None:
                 return folded
+        if name in {"or", "orValue"} and node.target is not None:
+            target, other = arguments
+            return Compiled(
+                steps.optional_or(target.step, other.step, other.cost, unwrap=name == "orValue"), target.cost
+            )
         if name in {"_[_]", "_[?_]"}:
-            return self._index(node, name, overloads, arguments, nodes)
+            return self._index(name, arguments, nodes)
         kinds = [self._types[one] for one in nodes]
         operator = self._operator(name, arguments, kinds)
         if operator is not None:
@@ -206,11 +212,11 @@ class _Compiler:
             return Compiled(steps.join_texts(left.step, right.step), cost)
         if name == "@in":
             return _in(left, right, kinds)
+        if any(one.kind in _UNCERTAIN for one in kinds):
+            return _anything(name, left, right)
         return None
 
-    def _index(
-        self, node: Call, name: str, overloads: tuple[Overload, ...], arguments: list[Compiled], nodes: list[Expr]
-    ) -> Compiled:
+    def _index(self, name: str, arguments: list[Compiled], nodes: list[Expr]) -> Compiled:
         """An index that is a name or a selection itself costs nothing more: cel-go reads it as part of the path."""
         operand, index = arguments
         container, key = (self._types[one] for one in nodes)
@@ -219,8 +225,9 @@ class _Compiler:
             return Compiled(steps.index_list(operand.step, index.step), cost)
         if name == "_[_]" and container.kind is Kind.MAP and key.kind is Kind.STRING:
             return Compiled(steps.index_map(operand.step, index.step), cost)
-        general = _general(name, overloads, [operand, index], [DYN, DYN])
-        return Compiled(general.step, cost - 1)
+        # Whatever the container turns out to be, and whichever number the key is.
+        function = operators.index if name == "_[_]" else operators.optional_index
+        return Compiled(steps.binary(function, operand.step, index.step), cost)
 
     def _logic(self, node: Logic) -> Compiled:
         operands = [self.visit(operand) for operand in node.operands]
@@ -359,6 +366,35 @@ def _comparison(name: str, kind: Kind | None, left: Compiled, right: Compiled) -
     return Compiled(steps.compare_texts(steps.COMPARISONS[name], left.step, right.step), cost)
 
 
+def _anything(name: str, left: Compiled, right: Compiled) -> Compiled | None:
+    """Operators on values whose types only show at run time."""
+    cost = left.cost + right.cost + 1
+    if name in {"_==_", "_!=_"}:
+        return Compiled(steps.equal_anything(left.step, right.step, negated=name == "_!=_"), cost)
+    if name in _ORDERINGS:
+        native = steps.COMPARISONS[name]
+        return Compiled(steps.compare_anything(_ORDERINGS[name], native, name, left.step, right.step), cost)
+    if name == "_+_":
+        return Compiled(steps.add_anything(left.step, right.step), cost)
+    if name in _ARITHMETIC:
+        return Compiled(steps.binary(_ARITHMETIC[name], left.step, right.step), cost)
+    return None
+
+
+_ORDERINGS: Final = {
+    "_<_": operators.less,
+    "_<=_": operators.less_equal,
+    "_>_": operators.greater,
+    "_>=_": operators.greater_equal,
+}
+_ARITHMETIC: Final = {
+    "_-_": operators.subtract,
+    "_*_": operators.multiply,
+    "_/_": operators.divide,
+    "_%_": operators.modulo,
+}
+
+
 def _list_work(values: tuple[Any, Any]) -> int:
     return (len(values[0]) + len(values[1])) // 10
 
@@ -370,7 +406,7 @@ def _schema_equality(name: str, left: Compiled, right: Compiled, kind: Type) -> 
 
 
 def _first_work(values: tuple[Any, Any]) -> int:
-    return weight_within(values[0], 10_000_000) // 10
+    return weight_within(values[0], 10_000_000) // 3
 
 
 def _in(left: Compiled, right: Compiled, kinds: list[Type]) -> Compiled | None:
@@ -383,6 +419,8 @@ def _in(left: Compiled, right: Compiled, kinds: list[Type]) -> Compiled | None:
         return Compiled(steps.text_in_list(left.step, right.step), cost)
     if kinds[0].kind is Kind.STRING and kinds[1].kind is Kind.MAP:
         return Compiled(steps.key_in_map(left.step, right.step), cost + 1)
+    if any(kind.kind in _UNCERTAIN for kind in kinds):
+        return Compiled(steps.in_anything(left.step, right.step), cost)
     return None
 
 

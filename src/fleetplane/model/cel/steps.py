@@ -11,19 +11,25 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fleetplane.model.cel.adapt import Adapter
-from fleetplane.model.cel.cost import Price
+from fleetplane.model.cel.cost import EQUALITY, Price
 from fleetplane.model.cel.errors import CelError
 from fleetplane.model.cel.frame import COST, SOFT, Frame, Step, charge, over, toil
 from fleetplane.model.cel.library.declarations import Overload
-from fleetplane.model.cel.library.operators import no_such_key, position
-from fleetplane.model.cel.types import accepts
+from fleetplane.model.cel.library.operators import add, contained, no_such_key, position
+from fleetplane.model.cel.types import Kind, accepts
 from fleetplane.model.cel.values import (
     INT_MAX,
     INT_MIN,
     NONE,
+    Duration,
     Optional,
+    Timestamp,
+    Uint,
+    equals,
     no_such_overload,
+    size_of,
     some,
+    weight_within,
 )
 
 
@@ -239,6 +245,83 @@ def index_map(operand: Step, index: Step) -> Step:
     return step
 
 
+def binary(function: Callable[[Any, Any], Any], left: Step, right: Step) -> Step:
+    return lambda frame: function(left(frame), right(frame))
+
+
+_SIMPLE = frozenset({bool, int, float, type(None), Uint, Timestamp, Duration})
+_TEXT = frozenset({str, bytes})
+
+
+def compare_anything(
+    function: Callable[[Any, Any], bool], native: Callable[[Any, Any], Any], name: str, left: Step, right: Step
+) -> Step:
+    """An ordering where only the values tell their types; 1 was charged, text costs by its length."""
+
+    def step(frame: Frame) -> bool:
+        one, other = left(frame), right(frame)
+        kind = type(one)
+        if kind is type(other):
+            if kind in _TEXT:
+                charge(frame, (min(len(one), len(other)) + 9) // 10 - 1)
+                return bool(native(one, other))
+            if kind is int or kind is float:
+                return bool(native(one, other))
+        try:
+            return function(one, other)
+        except CelError:
+            raise no_such_overload(name, one, other) from None
+
+    return step
+
+
+def equal_anything(left: Step, right: Step, *, negated: bool) -> Step:
+    """``==`` where only the values tell their types; 1 was charged, containers and text cost by their size."""
+
+    def step(frame: Frame) -> bool:
+        one, other = left(frame), right(frame)
+        kind = type(one)
+        if kind in _TEXT:
+            if kind is not type(other):
+                charge(frame, (min(len(one), size_of(other)) + 9) // 10 - 1)
+                return negated
+            charge(frame, (min(len(one), len(other)) + 9) // 10 - 1)
+            return bool(one != other if negated else one == other)
+        if kind not in _SIMPLE:
+            charge(frame, EQUALITY.actual((one, other), None) - 1)
+            toil(frame, weight_within(one, 10_000_000) // 3)
+        return equals(one, other) is not negated
+
+    return step
+
+
+def add_anything(left: Step, right: Step) -> Step:
+    def step(frame: Frame) -> Any:
+        one, other = left(frame), right(frame)
+        if type(one) in _TEXT and type(one) is type(other):
+            charge(frame, (len(one) + len(other) + 9) // 10 - 1)
+        elif type(one) is list and type(other) is list:
+            toil(frame, (len(one) + len(other)) // 10)
+        return add(one, other)
+
+    return step
+
+
+def in_anything(needle: Step, haystack: Step) -> Step:
+    def step(frame: Frame) -> bool:
+        wanted, items = needle(frame), haystack(frame)
+        if type(items) is list:
+            charge(frame, len(items))
+            if type(wanted) is str:
+                return wanted in items
+            toil(frame, weight_within(items, 10_000_000) // 3)
+        else:
+            charge(frame, 1)
+        return contained(wanted, items)
+
+    return step
+
+
 def negate_bool(operand: Step) -> Step:
     def step(frame: Frame) -> bool:
         value = operand(frame)
@@ -337,13 +420,31 @@ def optional_map(target: Step, slot: int, body: Step, body_cost: int, absent_cos
     return step
 
 
+def optional_or(target: Step, other: Step, cost: int, *, unwrap: bool) -> Step:
+    """``or`` and ``orValue``: the other side is evaluated only if there is no value."""
+
+    def step(frame: Frame) -> Any:
+        found = target(frame)
+        if type(found) is not Optional:
+            raise no_such_overload("orValue" if unwrap else "or", found)
+        if found.present:
+            return found.value if unwrap else found
+        charge(frame, cost)
+        result = other(frame)
+        if not unwrap and type(result) is not Optional:
+            raise no_such_overload("or", found, result)
+        return result
+
+    return step
+
+
 # -- calls ------------------------------------------------------------------------------------------------------------
 
 
 def call(overload: Overload, arguments: Sequence[Step]) -> Step:
     """A call whose overload is certain; a price that depends on nothing was charged already."""
     function = overload.call
-    if overload.price.known is not None and overload.work is None:
+    if overload.price.known is not None and overload.work is overload.result_work is None:
         if len(arguments) == 1:
             (first,) = arguments
             return lambda frame: function(first(frame))
@@ -364,22 +465,31 @@ def _metered(frame: Frame, overload: Overload, values: Sequence[Any], *, priced:
     if overload.work is not None:
         toil(frame, overload.work(values))
     result = overload.call(*values)
+    if overload.result_work is not None:
+        toil(frame, overload.result_work(result))
     if priced:
         charge(frame, overload.price.actual(values, result))
     return result
 
 
 def dispatch(name: str, overloads: Sequence[Overload], arguments: Sequence[Step]) -> Step:
-    """A call whose overload depends on the values."""
+    """A call whose overload depends on the values; remembered by their types, of which there are few."""
     steps = tuple(arguments)
     table = tuple(overloads)
+    by_name = any(kind.kind is Kind.OPAQUE for overload in table for kind in overload.parameters)
+    known: dict[tuple[type, ...], Overload] = {}
 
     def step(frame: Frame) -> Any:
         values = [argument(frame) for argument in steps]
-        for overload in table:
-            if all(map(accepts, overload.parameters, values)):
-                return _metered(frame, overload, values, priced=True)
-        raise no_such_overload(name, *values)
+        types = tuple(map(type, values))
+        overload = known.get(types)
+        if overload is None:
+            overload = next((one for one in table if all(map(accepts, one.parameters, values))), None)
+            if overload is None:
+                raise no_such_overload(name, *values)
+            if not by_name:
+                known[types] = overload
+        return _metered(frame, overload, values, priced=True)
 
     return step
 

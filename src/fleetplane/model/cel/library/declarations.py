@@ -1,8 +1,9 @@
 """How a function is declared.
 
 ``call`` takes CEL values (a method's target first) and answers one; whatever is wrong with them it says with CelError.
-``work`` prices, before the call and in cost units, what ``price`` does not see: how much memory or time a result really
-takes. It counts against a private meter with the same limit, so that reported costs stay those of Kubernetes.
+``work`` prices, before the call, what ``price`` does not see: how much time or memory the call really takes, in units of
+about a microsecond or a hundred bytes. It counts against a private meter with the same limit, so that reported costs
+stay those of Kubernetes. ``result_work`` is the same, where only the result tells.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Overload:
     member: bool = False
     price: Price = NOMINAL
     work: Callable[[Sequence[Any]], int] | None = None
+    result_work: Callable[[Any], int] | None = None
 
 
 Functions = Mapping[str, tuple[Overload, ...]]

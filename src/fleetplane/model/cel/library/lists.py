@@ -168,7 +168,7 @@ def _flatten_work(arguments: Sequence[Any]) -> int:
 
 def _square_work(arguments: Sequence[Any]) -> int:
     odd = sum(1 for item in arguments[0] if hash_key(item) is None)
-    return (len(arguments[0]) + odd * odd) // 10
+    return len(arguments[0]) + odd * odd // 3
 
 
 def _sort_work(arguments: Sequence[Any]) -> int:

@@ -48,14 +48,12 @@ from fleetplane.model.cel.values import (
     checked_uint,
     compare,
     equals,
-    hash_key,
     no_such_overload,
     some,
     weight_within,
 )
 
-MAX_TEXT: Final = 32 * 1024 * 1024
-"""Most characters of a string that an expression may build."""
+_KEYS: Final = frozenset({bool, int, Uint, float, str})
 
 
 def add(left: Any, right: Any) -> Any:
@@ -187,10 +185,13 @@ def contained(needle: Any, haystack: Any) -> bool:
 
 
 def lookup(mapping: Mapping[Any, Any], key: Any) -> Any:
-    """The value wrapped in an optional, or NONE. Numbers find keys of the same value; booleans only booleans."""
+    """The value wrapped in an optional, or NONE. Numbers find keys of the same value; booleans only booleans.
+
+    Raises CelError for what can never be a key.
+    """
     if type(key) is not str:
-        if hash_key(key) is None:
-            return NONE
+        if type(key) not in _KEYS:
+            raise no_such_overload("@in", key, mapping)
         if any((type(known) is bool) != (type(key) is bool) for known in islice(mapping, 1)):
             return NONE
     return some(mapping[key]) if key in mapping else NONE
@@ -242,11 +243,11 @@ def optional_index(container: Any, key: Any) -> Optional:
 
 
 def _equality_work(arguments: Sequence[Any]) -> int:
-    return weight_within(arguments[0], 10_000_000) // 10
+    return weight_within(arguments[0], 10_000_000) // 3
 
 
 def _in_work(arguments: Sequence[Any]) -> int:
-    return weight_within(arguments[1], 10_000_000) // 10
+    return weight_within(arguments[1], 10_000_000) // 3
 
 
 def _list_work(arguments: Sequence[Any]) -> int:

@@ -33,35 +33,48 @@ _OPTIONS: Final = _options()
 
 @lru_cache(maxsize=256)
 def compiled(pattern: str) -> Any:
-    """Raises CelError when RE2 does not accept the pattern."""
+    """The pattern over UTF-8. Raises CelError when RE2 does not accept it."""
     if len(pattern) > MAX_PATTERN:
         raise CelError("error parsing regexp: the pattern is too long")
     try:
-        return re2.compile(pattern, _OPTIONS)
+        return re2.compile(pattern.encode(), _OPTIONS)
     except (re2.error, UnicodeError) as error:
         detail = error.args[0] if error.args else error
         shown = detail.decode("utf-8", "replace") if isinstance(detail, bytes) else str(detail)
         raise CelError(f"error parsing regexp: {shown[:200]}") from None
 
 
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
 def matches(text: str, pattern: str) -> bool:
     """Whether the pattern occurs anywhere in the text."""
-    return compiled(pattern).search(text) is not None
+    return compiled(pattern).search(_encoded(text)) is not None
 
 
 def find(text: str, pattern: str) -> str:
     """The first match, or an empty string."""
-    match = compiled(pattern).search(text)
-    return "" if match is None else str(match.group())
+    match = compiled(pattern).search(_encoded(text))
+    return "" if match is None else bytes(match.group()).decode("utf-8", "replace")
 
 
 def find_all(text: str, pattern: str, limit: int = -1) -> list[str]:
-    """Matches that do not overlap; all of them when the limit is negative."""
+    """Matches that do not overlap; all of them when the limit is negative.
+
+    As in Go, an empty match right behind another match does not count; nor does one within a character.
+    """
     if limit == 0:
         return []
     found: list[str] = []
-    for match in compiled(pattern).finditer(text):
-        found.append(match.group())
+    data = _encoded(text)
+    last = -1
+    for match in compiled(pattern).finditer(data):
+        start, end = match.span()
+        if start == end and (start == last or (start < len(data) and data[start] & 0xC0 == 0x80)):
+            continue
+        last = end
+        found.append(data[start:end].decode("utf-8", "replace"))
         if len(found) == limit:
             break
     return found
@@ -69,6 +82,10 @@ def find_all(text: str, pattern: str, limit: int = -1) -> list[str]:
 
 def _work(arguments: Sequence[Any]) -> int:
     return len(arguments[0]) // 10
+
+
+def _result_work(result: Any) -> int:
+    return len(result)
 
 
 FUNCTIONS: Final[Functions] = {
@@ -82,6 +99,7 @@ FUNCTIONS: Final[Functions] = {
             member=True,
             price=MATCHING,
             work=_work,
+            result_work=_result_work,
         ),
         Overload(
             "string_find_all_string_int",
@@ -91,6 +109,7 @@ FUNCTIONS: Final[Functions] = {
             member=True,
             price=MATCHING,
             work=_work,
+            result_work=_result_work,
         ),
     ),
 }

@@ -22,7 +22,7 @@ from fleetplane.model.cel.errors import CelError
 from fleetplane.model.cel.library.declarations import Functions, Overload
 from fleetplane.model.cel.library.formatting import format_text
 from fleetplane.model.cel.types import DYN, INT, STRING, list_of
-from fleetplane.model.cel.values import size_of
+from fleetplane.model.cel.values import size_of, weight_within
 
 _SPACES: Final = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 """What Unicode calls white space."""
@@ -153,6 +153,10 @@ def _replace_work(arguments: Sequence[Any]) -> int:
     return (len(text) + times * len(new)) // 10
 
 
+def _format_work(arguments: Sequence[Any]) -> int:
+    return len(arguments[0]) // 10 + weight_within(arguments[1], 10_000_000)
+
+
 def _join_work(arguments: Sequence[Any]) -> int:
     items = arguments[0]
     separator = len(arguments[1]) if len(arguments) > 1 else 0
@@ -193,7 +197,7 @@ FUNCTIONS: Final[Functions] = {
     ),
     "trim": (_method("string_trim", (), STRING, lambda text: text.strip(_SPACES), _ONE_WALK),),
     "reverse": (_method("string_reverse", (), STRING, lambda text: text[::-1], _ONE_WALK),),
-    "format": (_method("string_format", (list_of(DYN),), STRING, format_text, _FORMAT),),
+    "format": (_method("string_format", (list_of(DYN),), STRING, format_text, _FORMAT, _format_work),),
     "strings.quote": (Overload("strings_quote", (STRING,), STRING, quote, price=_QUOTE),),
     "join": (
         Overload("list_join", (_TEXTS,), STRING, join, member=True, price=_JOIN, work=_join_work),
