@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from fleetplane.apiserver.assembly import ServerSettings, assemble
 from fleetplane.apiserver.frontend import Frontend
@@ -22,13 +22,19 @@ from fleetplane.apiserver.server import ApiServer
 from fleetplane.bootstrap import bootstrap
 from fleetplane.client.protocol import Capabilities, Client, Pairs
 from fleetplane.client.rest import RestClient
+from fleetplane.controller.manager import Manager
 from fleetplane.model.environment import Environment, SystemEnvironment
 from fleetplane.model.user import MASTERS_GROUP, UserInfo
+from fleetplane.node.fleet import SimulatedFleet
 from fleetplane.settings import Settings
 from fleetplane.store.protocol import Store, StoreError, StoreLocked
 from fleetplane.store.sqlite import SqliteStore
+from fleetplane.workloads.assembly import controllers
 
+_WAIT_FOR_NODES = 100
 BOOTSTRAP_USER = UserInfo("system:apiserver", groups=(MASTERS_GROUP, "system:authenticated"))
+CONTROLLER_USER = UserInfo("system:kube-controller-manager", groups=(MASTERS_GROUP, "system:authenticated"))
+NODE_USER = UserInfo("system:nodes", groups=(MASTERS_GROUP, "system:nodes", "system:authenticated"))
 
 
 class PlaneError(Exception):
@@ -73,6 +79,31 @@ class InProcessTransport:
             queries.setdefault(key, []).append(value)
         first = {key: values[0] for key, values in queries.items()}
         return Request(method, path, first, queries, dict(headers), body, None, "in-process", self._user)
+
+
+class Background:
+    """Tasks that run as long as the plane and are cancelled when it stops."""
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(self._group.create_task(work))
+
+    def cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+
+@asynccontextmanager
+async def _background() -> AsyncIterator[Background]:
+    async with asyncio.TaskGroup() as group:
+        background = Background(group)
+        try:
+            yield background
+        finally:
+            background.cancel()
 
 
 async def _one(body: bytes) -> AsyncIterator[bytes]:
@@ -139,7 +170,22 @@ class Plane:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.url = f"https://{host}:{port}"
         await bootstrap(self.client(), settings, port)
+        tasks = await self._stack.enter_async_context(_background())
+        manager = Manager(self.client(CONTROLLER_USER), environment=self.environment, cluster=None)
+        manager.add(*controllers(manager))
+        tasks.start(manager.run())
+        await self._start_nodes(tasks)
         write_admin_kubeconfig(self.kubeconfig, self.url, pki)
+
+    async def _start_nodes(self, tasks: Background) -> None:
+        """Start the local nodes, and wait for up to a hundred of them to be registered."""
+        settings = self.settings
+        if settings.nodes == 0 or settings.runtime == "none":
+            return
+        fleet = SimulatedFleet(self.client(NODE_USER), settings.nodes, self.environment)
+        tasks.start(fleet.run())
+        if settings.nodes <= _WAIT_FOR_NODES:
+            await fleet.ready.wait()
 
     async def _open_store(self) -> Store:
         settings = self.settings

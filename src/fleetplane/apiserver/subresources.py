@@ -23,7 +23,7 @@ from fleetplane.apiserver.writing import APPLY_TYPES, Writes, decode_copy
 from fleetplane.model import errors
 from fleetplane.model.environment import Environment, timestamp
 from fleetplane.model.objects import Object
-from fleetplane.model.patch import apply_json_patch, apply_merge_patch
+from fleetplane.model.patch import json_patch, merge_patch
 from fleetplane.model.selectors import LabelSelector
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -320,12 +320,12 @@ def _patch_change(call: Call) -> Callable[[Object], Object]:
     kind = media_type(call.request.headers.get("content-type", ""))
     if kind in APPLY_TYPES:
         applied, _ = decode_yaml(call.request.body)
-        return lambda current: _as_object(apply_merge_patch(current, applied))
+        return lambda current: _as_object(merge_patch(current, applied))
     document, _ = decode_json(call.request.body)
     if kind == "application/json-patch+json":
-        return lambda current: _as_object(apply_json_patch(current, document))
+        return lambda current: _as_object(json_patch(current, document))
     if kind in ("application/merge-patch+json", "application/strategic-merge-patch+json"):
-        return lambda current: _as_object(apply_merge_patch(current, document))
+        return lambda current: _as_object(merge_patch(current, document))
     raise errors.unsupported_media_type(["application/json-patch+json", "application/merge-patch+json"])
 
 

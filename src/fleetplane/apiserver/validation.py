@@ -60,7 +60,10 @@ def check(call: Call, new: Object, old: Object | None, *, subresource: str = "")
         if not problems and served.custom:
             found += served.rules().check(new, old)
     if not found:
-        found += behaviour.validate_status(new, old) if subresource == "status" else behaviour.validate(new, old)
+        if subresource == "status":
+            found += behaviour.validate_status(new, old)
+        else:  # other subresources exist to change what an update may not
+            found += behaviour.validate(new, None if subresource else old)
     if found:
         raise errors.invalid(served.type.kind, _name(new), found, group=served.type.group)
 

@@ -33,7 +33,7 @@ from fleetplane.model.apply import apply as server_side_apply
 from fleetplane.model.apply import track_update
 from fleetplane.model.environment import Environment, name_suffix, timestamp
 from fleetplane.model.objects import Object
-from fleetplane.model.patch import apply_json_patch, apply_merge_patch, apply_strategic_merge_patch
+from fleetplane.model.patch import json_patch, merge_patch, strategic_merge_patch
 from fleetplane.store.protocol import (
     ABSENT,
     Claim,
@@ -210,11 +210,11 @@ class Writes:
 
         async def make(current: Object) -> Object:
             if kind == "application/json-patch+json":
-                patched = apply_json_patch(current, document)
+                patched = json_patch(current, document)
             elif kind == "application/merge-patch+json":
-                patched = apply_merge_patch(current, document)
+                patched = merge_patch(current, document)
             else:
-                patched = apply_strategic_merge_patch(current, document, schema)
+                patched = strategic_merge_patch(schema, current, document)
             if not isinstance(patched, dict) or not isinstance(patched.get("metadata"), dict):
                 raise errors.invalid(
                     call.served.type.kind,
@@ -343,10 +343,11 @@ class Writes:
                 metadata.pop(key, None)
         if subresource == "status":
             new = _status_only(new, current, keep_metadata=served.custom)
-        elif behaviour.status_subresource and "status" in served.subresources:
+        elif not subresource and behaviour.status_subresource and "status" in served.subresources:
             _restore(new, current, "status")
         validation.fill_defaults(call, new)
-        behaviour.prepare_update(new, current)
+        if not subresource:
+            behaviour.prepare_update(new, current)
         request = self._admission_request(call, "UPDATE", new, current)
         new = await self._admission.mutate(call, request)
         if not subresource:
