@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetplane.apiserver.authorization.attributes import Attributes, Decision, Verdict, first_of, forbidden
+from fleetplane.apiserver.authorization.attributes import (
+    EVERY_CLUSTER,
+    Attributes,
+    Decision,
+    Verdict,
+    first_of,
+    forbidden,
+)
 from fleetplane.apiserver.authorization.defaults import default_objects
 from fleetplane.apiserver.authorization.rbac import RbacIndex
 from fleetplane.apiserver.authorization.rules import rules_of
@@ -201,13 +208,34 @@ def test_roles_that_aggregate_each_other_do_not_hang() -> None:
 
 
 def test_a_shown_aggregated_role_has_the_gathered_rules() -> None:
-    index = index_of(defaults=True)
+    label = {"rbac.authorization.k8s.io/aggregate-to-view": "true"}
+    index = index_of(role("more", rule("list", "acme.com", "things"), labels=label), defaults=True)
     view = next(o for o in default_objects() if o["metadata"]["name"] == "view")
 
     shown = index.effective("root", view)
 
-    assert "rules" not in view
-    assert any("pods" in r["resources"] for r in shown["rules"])
+    assert any("pods" in r["resources"] for r in view["rules"])
+    assert rule("list", "acme.com", "things") in shown["rules"]
+    assert len(shown["rules"]) == len(view["rules"]) + 1
+
+
+def test_a_follower_that_starts_over_forgets_one_kind_only() -> None:
+    index = index_of(role("r", READ_PODS), binding("b", "ClusterRole", "r", user("ann")), defaults=True)
+
+    index.reset("ClusterRoleBinding")
+    assert not may(index, ANN, "get", "pods")
+
+    index.apply_event("root", binding("b", "ClusterRole", "r", user("ann")), deleted=False)
+    assert may(index, ANN, "get", "pods")
+
+
+def test_no_cluster_reaches_over_all_clusters() -> None:
+    index = index_of(role("r", READ_PODS), binding("b", "ClusterRole", "r", user("ann")), defaults=True)
+    everywhere = Attributes(ANN, "list", resource="pods", cluster=EVERY_CLUSTER)
+
+    assert not index.authorize(everywhere).allowed
+    everywhere.user = UserInfo("r", groups=("system:masters",))
+    assert index.authorize(everywhere).allowed
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz", "/version", "/version/"])

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Final
 
 from fleetplane.apiserver.authorization import default_roles as tables
+from fleetplane.apiserver.authorization.rbac import RbacIndex
 from fleetplane.model.objects import Object
 
 _API_VERSION: Final = "rbac.authorization.k8s.io/v1"
@@ -29,6 +30,7 @@ _SHORT: Final = {
 def default_objects() -> tuple[Object, ...]:
     """All default ClusterRoles, ClusterRoleBindings, Roles and RoleBindings. Readers must not change them.
 
+    Aggregated roles show what they gather of the defaults; with a cluster's own roles ``RbacIndex.effective`` tells.
     They carry a uid, but no resourceVersion and no creationTimestamp: whoever serves them knows those.
     """
     found = [
@@ -48,7 +50,8 @@ def default_objects() -> tuple[Object, ...]:
     for line in tables.NAMESPACED_BINDINGS.strip().splitlines():
         name, role, *subjects = line.split()
         found.append(_binding("RoleBinding", name, "Role", role, subjects))
-    return tuple(found)
+    gathered = RbacIndex(found)
+    return tuple(gathered.effective("", one) if one["kind"] == "ClusterRole" else one for one in found)
 
 
 def _roles(table: str, kind: str, prefix: str) -> Iterator[Object]:
