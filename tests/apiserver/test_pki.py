@@ -168,3 +168,10 @@ def test_a_client_certificate_names_its_logical_cluster(tmp_path: Path, clock: C
 
     assert certificates.cluster_of(certificate) == "c-123"
     assert certificates.cluster_of(made.admin.certificate) == ""
+
+
+def test_no_secret_shows_when_it_is_printed(tmp_path: Path, clock: Clock) -> None:
+    made = pki.ensure_pki(tmp_path, clock)
+
+    assert made.admin_token not in repr(made)
+    assert "PRIVATE" not in repr(made)

@@ -17,7 +17,7 @@ import json
 import os
 import ssl
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -70,7 +70,7 @@ class Pki:
     kubelet_client: Credential
     front_proxy_client: Credential
     service_account_key: ec.EllipticCurvePrivateKey
-    admin_token: str
+    admin_token: str = field(repr=False)
 
     @property
     def authority_pem(self) -> bytes:
