@@ -6,7 +6,7 @@ A ``ResourceType`` is what discovery tells about a resource and all that a clien
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class ResourceType:
 class HasResource(Protocol):
     """A typed kind class: it carries the resource it describes."""
 
-    resource: ResourceType
+    resource: ClassVar[ResourceType]
 
 
 ResourceRef = ResourceType | type[HasResource]
