@@ -29,8 +29,8 @@ from fleetplane.apiserver.shared import is_shared
 from fleetplane.apiserver.storage import ObjectStorage, claim_taken, convert_to, key_of, terms_of, unavailable
 from fleetplane.model import errors
 from fleetplane.model.admission import AdmissionRequest, Operation
+from fleetplane.model.apply import FieldFilter, track_update
 from fleetplane.model.apply import apply as server_side_apply
-from fleetplane.model.apply import track_update
 from fleetplane.model.environment import Environment, name_suffix, timestamp
 from fleetplane.model.objects import Object
 from fleetplane.model.patch import json_patch, merge_patch, strategic_merge_patch
@@ -262,6 +262,7 @@ class Writes:
                 now=timestamp(self._environment.now()),
                 subresource=target.subresource,
                 api_version=served.type.api_version,
+                fields=_ownable(served, target.subresource),
             )
 
         async def make(current: Object) -> Object:
@@ -457,6 +458,7 @@ class Writes:
             now=now,
             subresource=call.target.subresource,
             api_version=call.served.type.api_version,
+            fields=_ownable(call.served, call.target.subresource),
         )
 
     async def _stored_form(self, served: Served, obj: Object) -> Object:
@@ -485,6 +487,19 @@ class Writes:
         if record is None:
             return respond_object(call.served, obj, call.representation, status=status, now=now)
         return await respond_record(call.served, record, call.representation, status=status, now=now)
+
+
+_NOT_STATUS = FieldFilter.without("status")
+_ONLY_STATUS = FieldFilter.only("status")
+
+
+def _ownable(served: Served, subresource: str) -> FieldFilter | None:
+    """The fields a request can become the owner of; the server resets the others."""
+    if "status" not in served.subresources:
+        return None
+    if subresource == "status":
+        return _ONLY_STATUS if served.custom else None
+    return None if subresource else _NOT_STATUS
 
 
 def _namespace_of(call: Call) -> str:
