@@ -10,20 +10,42 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
+
 from fleetplane.client.protocol import Pairs, Unreachable
 from fleetplane.client.rest import RestClient
 from fleetplane.controller.controller import Controller
 from fleetplane.controller.manager import Manager
-from fleetplane.model.builtin.types import NAMESPACES, NODES, PODS
+from fleetplane.model.builtin.types import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, NODES, PODS, REPLICA_SETS
 from fleetplane.model.environment import timestamp
 from fleetplane.model.resources import ResourceType
 from fleetplane.testing.clock import run_virtually
 from fleetplane.testing.environment import SimulatedEnvironment
-from fleetplane.testing.memory import CAPABILITIES, Key, MemoryServer
+from fleetplane.testing.memory import CAPABILITIES, Key, MemoryServer, Place, Recorded
 from fleetplane.workloads import controllers
 from fleetplane.workloads.scheduler.plugins import Plugins
 
 Object = dict[str, Any]
+
+
+WIDGETS = ResourceType("example.com", "v1", "Widget", "widgets")
+SERVED = (NAMESPACES, NODES, PODS, CONFIG_MAPS, DEPLOYMENTS, REPLICA_SETS, WIDGETS)
+
+
+def discovery(*, core: bool) -> bytes:
+    """What the stage serves, as aggregated discovery tells it."""
+    groups: dict[str, list[Object]] = {}
+    for one in SERVED:
+        if bool(one.group) is not core:
+            verbs = ["list", "watch", "delete", "deletecollection", "get"]
+            scope = "Namespaced" if one.namespaced else "Cluster"
+            resource = {"resource": one.plural, "responseKind": {"kind": one.kind}, "scope": scope, "verbs": verbs}
+            groups.setdefault(one.group, []).append(resource)
+    items = [
+        {"metadata": {"name": name}, "versions": [{"version": "v1", "resources": found}]}
+        for name, found in groups.items()
+    ]
+    return orjson.dumps({"kind": "APIGroupDiscoveryList", "items": items})
 
 
 class Faulty:
@@ -40,9 +62,31 @@ class Faulty:
             await asyncio.sleep(self._environment.random.random() * 2)
             if chance < self.rate / 3:
                 raise Unreachable("the request was lost")
-        answer = await self._server.request(method, path, query, headers, body)
+        if path.endswith(("/api", "/apis")):
+            return 200, {}, discovery(core=path.endswith("/api"))
+        if method == "PUT" and path.endswith("/finalize"):
+            return await self._finalize(path, headers, body)
+        answer = await self._answer(method, path, query, headers, body)
         if self.rate and self.rate / 3 <= chance < self.rate * 2 / 3:
             raise Unreachable("the answer was lost")
+        return answer
+
+    async def _answer(
+        self, method: str, path: str, query: Pairs, headers: Pairs, body: bytes
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        parts = path.split("/")
+        if parts[-3:-1] and parts[-3] == "namespaces" and parts[-1] == "status":
+            place = Place("root", "", "v1", "namespaces", "", parts[-2], "status")
+            sent = Recorded(method, path, dict(query), dict(headers), body)
+            return 200, {}, orjson.dumps(self._server._handle(sent, place))
+        return await self._server.request(method, path, query, headers, body)
+
+    async def _finalize(self, path: str, headers: Pairs, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        """As the real subresource: the namespace goes with its last finalizer."""
+        whole = path.removesuffix("/finalize")
+        answer = await self._server.request("PUT", whole, (), headers, body)
+        if answer[0] == 200 and not orjson.loads(body)["spec"]["finalizers"]:
+            return await self._server.request("DELETE", whole, (), headers, b"")
         return answer
 
     @asynccontextmanager

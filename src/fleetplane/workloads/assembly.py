@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from fleetplane.controller.controller import Controller
 from fleetplane.controller.manager import Manager
-from fleetplane.model.builtin.types import DEPLOYMENTS, NAMESPACES, NODES, PODS, REPLICA_SETS
+from fleetplane.model.builtin.types import (
+    CONFIG_MAPS,
+    CUSTOM_RESOURCE_DEFINITIONS,
+    DEPLOYMENTS,
+    NAMESPACES,
+    NODES,
+    PODS,
+    REPLICA_SETS,
+    SERVICE_ACCOUNTS,
+)
 from fleetplane.workloads.deployment.reconcile import Deployments
+from fleetplane.workloads.garbage.reconcile import GarbageCollection
+from fleetplane.workloads.namespaces.defaults import ACCOUNT_FIELDS, ROOT_CA_FIELDS, Accounts, RootCertificates
+from fleetplane.workloads.namespaces.reconcile import Namespaces
 from fleetplane.workloads.replicaset.reconcile import REPLICA_SET, Replicas
 from fleetplane.workloads.scheduler.plugins import Plugins
 from fleetplane.workloads.scheduler.reconcile import Scheduler
@@ -13,10 +25,13 @@ from fleetplane.workloads.shared.actor import Actor
 from fleetplane.workloads.shared.podcache import PodCache
 
 
-def controllers(manager: Manager, *, scheduler_plugins: Plugins | None = None) -> list[Controller]:
+def controllers(
+    manager: Manager, *, root_certificate: str = "", scheduler_plugins: Plugins | None = None
+) -> list[Controller]:
     """The controllers, to be added to the manager before it runs.
 
-    ``scheduler_plugins`` are those of installed packages unless given.
+    ``root_certificate`` (PEM) is published in every namespace, unless empty. ``scheduler_plugins`` are those of
+    installed packages unless given.
     """
     actor = Actor(manager.client, manager.environment, manager.events)
     pods = PodCache(manager.informer(PODS))
@@ -25,8 +40,19 @@ def controllers(manager: Manager, *, scheduler_plugins: Plugins | None = None) -
     scheduler = Scheduler(
         actor, manager.informer(PODS), manager.informer(NODES), manager.informer(NAMESPACES), plugins=plugins
     )
-    return [
+    namespaces = manager.informer(NAMESPACES)
+    accounts = manager.informer(SERVICE_ACCOUNTS, fields=ACCOUNT_FIELDS)
+    shared = [manager.informer(one) for one in (PODS, REPLICA_SETS, DEPLOYMENTS, NODES, NAMESPACES)]
+    definitions = manager.informer(CUSTOM_RESOURCE_DEFINITIONS)
+    made = [
+        Namespaces(actor, namespaces).controller(),
+        Accounts(actor, namespaces, accounts).controller(),
+        GarbageCollection(manager, actor, shared, definitions).controller(),
         Replicas(REPLICA_SET, actor, replica_sets, pods).controller("replicaset"),
         Deployments(actor, manager.informer(DEPLOYMENTS), replica_sets, pods).controller(),
         scheduler.controller(),
     ]
+    if root_certificate:
+        certificates = manager.informer(CONFIG_MAPS, fields=ROOT_CA_FIELDS)
+        made.append(RootCertificates(actor, namespaces, certificates, root_certificate).controller())
+    return made

@@ -7,7 +7,7 @@ whose answer was lost is looked up before anything is done again: names are chos
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from fleetplane.client.protocol import CLUSTER_ANNOTATION, Client, Unreachable
@@ -34,6 +34,11 @@ class Actor:
 
     def client(self, cluster: str) -> Client:
         return self._client.in_cluster(cluster)
+
+    @property
+    def all_clusters(self) -> Client:
+        """For lists and watches over every cluster."""
+        return self._client
 
     def tell(
         self, cluster: str, obj: Mapping[str, Any], kind: Literal["Normal", "Warning"], reason: str, message: str
@@ -135,7 +140,3 @@ class Actor:
 def is_namespace_ending(error: ApiError) -> bool:
     """Creating was refused because the namespace is being deleted: nothing to tell anyone."""
     return error.code == 403 and any(cause.reason == "NamespaceTerminating" for cause in error.causes)
-
-
-def first_error(errors: Sequence[BaseException]) -> BaseException | None:
-    return errors[0] if errors else None

@@ -1,0 +1,1 @@
+"""Namespaces: what every new one gets, and how one ends."""
