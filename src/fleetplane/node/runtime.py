@@ -30,6 +30,11 @@ class Label:
     CONTAINER: Final = "io.fleetplane.container"
     ATTEMPT: Final = "io.fleetplane.attempt"
     """How often this container (or sandbox) was started anew: a decimal number from 0."""
+    SANDBOX_ATTEMPT: Final = "io.fleetplane.sandbox.attempt"
+    NETWORK: Final = "io.fleetplane.network"
+    """The sandbox's network mode."""
+    INSTANCE: Final = "io.fleetplane.instance"
+    """Which agent a container belongs to: several may share one machine, and must not see each other's."""
     HASH: Final = "io.fleetplane.container.hash"
     """Digest of the part of the container's spec that cannot change in place."""
 

@@ -1,0 +1,336 @@
+"""The network of a node's pods.
+
+``BridgeNetwork`` gives each pod a network namespace of its own, a veth pair into one bridge, and an address of each
+of the node's pod networks; what leaves the node is masqueraded by nftables. It needs root and the programs ``ip`` and
+``nft``, and no other software. Where it cannot work, ``HostNetwork`` lets pods share the host's network.
+
+The kernel is the memory: namespaces are named after their pods, so after a restart of the agent they are simply found
+again; after a restart of the machine they are gone, and the pods get new ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from fleetplane.node.addresses import AddressesExhausted, AddressPool, Network
+from fleetplane.node.processes import CommandFailure, run_command
+from fleetplane.node.runtime import RuntimeFailure
+
+NAMESPACES = Path("/run/netns")
+SUBNET_PREFIX = {4: 24, 6: 80}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A pod's place in the network. ``namespace`` is the path of its network namespace, empty for the host's."""
+
+    namespace: str = ""
+    addresses: tuple[str, ...] = ()
+
+
+class PodNetwork(Protocol):
+    """``key`` names a sandbox: letters, digits and dashes only."""
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The node's own pod networks, for its ``podCIDRs``."""
+
+    @property
+    def gateways(self) -> tuple[str, ...]:
+        """The node's addresses in them."""
+
+    async def start(self) -> None:
+        """Have what all pods share. Raises RuntimeFailure."""
+
+    async def attach(self, key: str) -> Attachment: ...
+
+    async def detach(self, key: str) -> None: ...
+
+    def attached(self) -> Mapping[str, Attachment]:
+        """What there is, also from before a restart."""
+
+    async def stop(self, *, remove: bool = False) -> None:
+        """``remove`` also takes down what pods share."""
+
+
+class HostNetwork:
+    """Pods use the host's network; nothing to set up."""
+
+    networks: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+
+    async def start(self) -> None:
+        return
+
+    async def attach(self, key: str) -> Attachment:
+        return Attachment()
+
+    async def detach(self, key: str) -> None:
+        return
+
+    def attached(self) -> Mapping[str, Attachment]:
+        return {}
+
+    async def stop(self, *, remove: bool = False) -> None:
+        return
+
+
+def why_no_bridge() -> str:
+    """Why pods cannot have a network of their own here; empty when they can."""
+    if os.geteuid() != 0:
+        return "pods share the host's network: setting up one of their own needs root"
+    missing = [name for name in ("ip", "nft") if not shutil.which(name, path=PATH)]
+    if missing:
+        return f"pods share the host's network: install {' and '.join(missing)} to give them one of their own"
+    return ""
+
+
+PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/bin"])
+
+
+def choose_networks(wanted: Sequence[str], used: Iterable[Network]) -> tuple[Network, ...]:
+    """A part of each wanted network (a /24, or a /80) that overlaps nothing in use. Raises ValueError."""
+    taken = list(used)
+    chosen: list[Network] = []
+    for text in wanted:
+        network = ipaddress.ip_network(text.strip())
+        prefix = max(network.prefixlen, SUBNET_PREFIX[network.version])
+        for number, candidate in enumerate(_parts(network, prefix)):
+            if not any(_overlap(candidate, one) for one in taken):
+                chosen.append(candidate)
+                break
+            if number > 4096:
+                raise ValueError(f"no free part of the pod network {network} is left on this machine")
+        else:
+            raise ValueError(f"no free part of the pod network {network} is left on this machine")
+    return tuple(chosen)
+
+
+def _parts(network: Network, prefix: int) -> Iterator[Network]:
+    yield from network.subnets(new_prefix=prefix)
+
+
+def _overlap(one: Network, other: Network) -> bool:
+    if isinstance(one, ipaddress.IPv4Network):
+        return isinstance(other, ipaddress.IPv4Network) and one.overlaps(other)
+    return isinstance(other, ipaddress.IPv6Network) and one.overlaps(other)
+
+
+class BridgeNetwork:
+    """See the module. ``instance`` keeps several agents on one machine apart."""
+
+    def __init__(self, instance: str, wanted: Sequence[str]) -> None:
+        self._wanted = [text for text in wanted if text.strip()]
+        self._bridge = f"fp{instance[:10]}"
+        self._prefix = f"fp{instance[:10]}-"
+        self._table = f"fleetplane_{instance[:10]}"
+        self._ip = shutil.which("ip", path=PATH) or "ip"
+        self._nft = shutil.which("nft", path=PATH) or "nft"
+        self._pool = AddressPool([])
+        self._attached: dict[str, Attachment] = {}
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        return tuple(str(network) for network in self._pool.networks)
+
+    @property
+    def gateways(self) -> tuple[str, ...]:
+        return tuple(str(network.network_address + 1) for network in self._pool.networks)
+
+    async def start(self) -> None:
+        try:
+            networks = await self._existing_networks()
+            if not networks:
+                networks = choose_networks(self._usable(), await self._used_networks())
+                await self._make_bridge(networks)
+            self._pool = AddressPool(networks)
+            await self._masquerade()
+            await self._find_attached()
+        except (CommandFailure, ValueError, OSError) as error:
+            raise RuntimeFailure(f"the pod network cannot be set up: {error}") from error
+
+    def _usable(self) -> list[str]:
+        """Without IPv6 in the kernel, only the IPv4 networks."""
+        if Path("/proc/net/if_inet6").exists():
+            return self._wanted
+        return [text for text in self._wanted if ":" not in text]
+
+    async def _existing_networks(self) -> tuple[Network, ...]:
+        """The networks of our bridge, if it is there: order as wanted."""
+        if self._bridge not in _interfaces():
+            return ()
+        shown = json.loads(await run_command([self._ip, "-json", "addr", "show", "dev", self._bridge]) or b"[]")
+        found: list[Network] = []
+        for entry in shown[0].get("addr_info") or []:
+            if entry.get("scope") == "global":
+                interface = ipaddress.ip_interface(f"{entry['local']}/{entry['prefixlen']}")
+                found.append(interface.network)
+        versions = [ipaddress.ip_network(text).version for text in self._usable()]
+        return tuple(sorted(found, key=lambda network: versions.index(network.version)))
+
+    async def _used_networks(self) -> list[Network]:
+        used: list[Network] = []
+        for family in ("-4", "-6"):
+            routes = json.loads(await run_command([self._ip, "-json", family, "route", "show"]) or b"[]")
+            for route in routes:
+                try:
+                    used.append(ipaddress.ip_network(route.get("dst", "")))
+                except ValueError:
+                    continue  # "default" and the like
+        return used
+
+    async def _make_bridge(self, networks: Sequence[Network]) -> None:
+        lines = [f"link add {self._bridge} type bridge"]
+        for network in networks:
+            gateway = f"{network.network_address + 1}/{network.prefixlen}"
+            lines.append(f"addr add {gateway} dev {self._bridge}" + (" nodad" if network.version == 6 else ""))
+        lines.append(f"link set {self._bridge} up")
+        await self._batch(lines)
+        for path in (
+            "/proc/sys/net/ipv4/ip_forward",
+            "/proc/sys/net/ipv6/conf/all/forwarding",
+        ):
+            await asyncio.to_thread(_write_one, Path(path))
+
+    async def _masquerade(self) -> None:
+        """One table of ours, replaced as a whole, so that starting twice changes nothing."""
+        rules = []
+        for network in self._pool.networks:
+            family = "ip" if network.version == 4 else "ip6"
+            rules.append(f"    {family} saddr {network} {family} daddr != {network} masquerade")
+        text = "\n".join(
+            [
+                f"table inet {self._table} {{}}",
+                f"delete table inet {self._table}",
+                f"table inet {self._table} {{",
+                "  chain postrouting {",
+                "    type nat hook postrouting priority srcnat; policy accept;",
+                *rules,
+                "  }",
+                "}",
+            ]
+        )
+        await run_command([self._nft, "-f", "-"], stdin=text.encode())
+
+    async def _find_attached(self) -> None:
+        for name in _names_in(NAMESPACES):
+            if not name.startswith(self._prefix):
+                continue
+            key = name.removeprefix(self._prefix)
+            try:
+                shown = await run_command([self._ip, "-json", "-n", name, "addr", "show", "dev", "eth0"])
+            except CommandFailure:
+                await self._drop_namespace(name)
+                continue
+            addresses = self._in_order(
+                [one["local"] for one in json.loads(shown)[0].get("addr_info") or [] if one.get("scope") == "global"]
+            )
+            self._pool.reserve(key, addresses)
+            self._attached[key] = Attachment(str(NAMESPACES / name), addresses)
+
+    def _in_order(self, addresses: Sequence[str]) -> tuple[str, ...]:
+        parsed = [ipaddress.ip_address(address) for address in addresses]
+        return tuple(str(one) for network in self._pool.networks for one in parsed if one in network)
+
+    async def attach(self, key: str) -> Attachment:
+        if (known := self._attached.get(key)) is not None:
+            return known
+        name = self._prefix + key
+        try:
+            addresses = self._pool.take(key)
+        except AddressesExhausted as error:
+            raise RuntimeFailure(str(error)) from error
+        try:
+            await run_command([self._ip, "netns", "add", name])
+            await self._wire(name, key, addresses)
+        except CommandFailure as error:
+            self._pool.give_back(key)
+            await self._drop_namespace(name)
+            raise RuntimeFailure(f"failed to set up the pod's network: {error}") from error
+        made = Attachment(str(NAMESPACES / name), addresses)
+        self._attached[key] = made
+        return made
+
+    async def _wire(self, name: str, key: str, addresses: Sequence[str]) -> None:
+        outside = _interface_name(key)
+        await self._batch(
+            [
+                f"link add {outside} type veth peer name eth0 netns {name}",
+                f"link set {outside} master {self._bridge} up",
+            ]
+        )
+        lines = ["link set lo up"]
+        for address, network in zip(addresses, self._pool.networks, strict=True):
+            suffix = " nodad" if network.version == 6 else ""
+            lines.append(f"addr add {address}/{network.prefixlen} dev eth0{suffix}")
+        lines.append("link set eth0 up")
+        lines += [f"route add default via {network.network_address + 1} dev eth0" for network in self._pool.networks]
+        await self._batch(lines, namespace=name)
+
+    async def _batch(self, lines: Sequence[str], namespace: str = "") -> None:
+        where = ["-n", namespace] if namespace else []
+        await run_command([self._ip, *where, "-batch", "-"], stdin="\n".join([*lines, ""]).encode())
+
+    async def detach(self, key: str) -> None:
+        if self._attached.pop(key, None) is not None:
+            await self._drop_namespace(self._prefix + key)
+            self._pool.give_back(key)
+
+    async def _drop_namespace(self, name: str) -> None:
+        """Its end of the veth pair goes with it, and so does ours."""
+        try:
+            await run_command([self._ip, "netns", "delete", name])
+        except CommandFailure as error:
+            if name in _names_in(NAMESPACES):
+                _log.warning("a pod's network namespace is left over: %s", error)
+
+    def attached(self) -> Mapping[str, Attachment]:
+        return dict(self._attached)
+
+    async def stop(self, *, remove: bool = False) -> None:
+        if not remove:
+            return
+        for key in list(self._attached):
+            await self.detach(key)
+        for words in ([self._ip, "link", "delete", self._bridge], [self._nft, "delete", "table", "inet", self._table]):
+            try:
+                await run_command(words)
+            except CommandFailure as error:
+                _log.info("pod network not removed: %s", error)
+
+
+def _interface_name(key: str) -> str:
+    """At most 15 letters, unique enough by the pod's uid and attempt."""
+    uid, _, attempt = key.rpartition("-")
+    return f"v{uid.replace('-', '')[:10]}{int(attempt or 0) % 1000}" if attempt.isdecimal() else f"v{key[:13]}"
+
+
+def _names_in(directory: Path) -> list[str]:
+    return sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
+
+
+def _interfaces() -> list[str]:
+    return _names_in(Path("/sys/class/net"))
+
+
+def _write_one(path: Path) -> None:
+    if path.exists() and path.read_text().strip() != "1":
+        path.write_text("1")
+
+
+def pod_network(instance: str, wanted: Sequence[str]) -> tuple[PodNetwork, str]:
+    """The best network this host allows, and why it is not a better one."""
+    reason = why_no_bridge()
+    network: Any = HostNetwork() if reason else BridgeNetwork(instance, wanted)
+    return network, reason

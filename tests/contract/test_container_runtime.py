@@ -1,0 +1,407 @@
+"""What every container runtime must do, asked of each: the simulated one, and Podman where it can be used."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import shutil
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from fleetplane.model.environment import SystemEnvironment
+from fleetplane.node.network import pod_network
+from fleetplane.node.podman import PodmanRuntime, look_at_host
+from fleetplane.node.runtime import (
+    ContainerRuntime,
+    ContainerSpec,
+    ImageMissing,
+    LogOptions,
+    Mount,
+    NotThere,
+    Resources,
+    RuntimeFailure,
+    Sandbox,
+    SandboxSpec,
+    Security,
+)
+from fleetplane.node.simulated import SimulatedRuntime
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+_spec = importlib.util.spec_from_file_location("test_image", Path(__file__).parents[1] / "node" / "image.py")
+assert _spec is not None and _spec.loader is not None
+image = sys.modules.setdefault("test_image", importlib.util.module_from_spec(_spec))
+_spec.loader.exec_module(image)
+
+
+def why_not_podman() -> str:
+    if not shutil.which("podman"):
+        return "podman is not installed"
+    if not shutil.which("busybox"):
+        return "busybox is not installed"
+    if not look_at_host().root:
+        return "podman tests run as root"
+    return ""
+
+
+@dataclass
+class Bench:
+    """A runtime under test, and pods on it."""
+
+    runtime: ContainerRuntime
+    real: bool
+    sandboxes: list[Sandbox]
+
+    async def sandbox(self, **changes: object) -> tuple[Sandbox, SandboxSpec]:
+        uid = str(uuid.uuid4())
+        spec = SandboxSpec("default", f"pod-{uid[:8]}", uid, node="here", hostname="a-pod")
+        spec = replace(spec, **changes)  # type: ignore[arg-type]
+        made = await self.runtime.start_sandbox(spec)
+        self.sandboxes.append(made)
+        return made, spec
+
+    async def run(self, *command: str, **changes: object) -> tuple[Sandbox, str]:
+        sandbox, shared = await self.sandbox()
+        spec = ContainerSpec("main", image.NAME, command=command or ("sleep", "1000"))
+        spec = replace(spec, **changes)  # type: ignore[arg-type]
+        container_id = await self.runtime.create_container(sandbox, spec, shared)
+        await self.runtime.start_container(container_id)
+        return sandbox, container_id
+
+    async def ended(self, container_id: str, seconds: float = 10) -> int:
+        async with asyncio.timeout(seconds):
+            async for _ in self.runtime.logs(container_id, LogOptions(follow=True)):
+                pass
+            state = await self.runtime.inspect_container(container_id)
+        assert state.phase == "exited"
+        return state.exit_code
+
+
+@pytest_asyncio.fixture(
+    params=["simulated", pytest.param("podman", marks=pytest.mark.podman)], scope="module", loop_scope="module"
+)
+async def runtime(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[ContainerRuntime]:
+    environment = SystemEnvironment()
+    if request.param == "simulated":
+        simulated = SimulatedRuntime(environment)
+        await simulated.pull_image(image.NAME)
+        yield simulated
+        await simulated.close()
+        return
+    if reason := why_not_podman():
+        pytest.skip(reason)
+    instance = uuid.uuid4().hex[:8]
+    network, _ = pod_network(instance, ["10.97.0.0/16"])
+    directory = Path("/tmp") / f"fp-{instance}"
+    podman = await PodmanRuntime.open(look_at_host(), directory, network, instance, environment)
+    if await podman.image(image.NAME) is None:
+        archive = image.write_root(tmp_path_factory.mktemp("image") / "root.tar")
+        await podman.import_image(str(archive), image.NAME)
+    yield podman
+    await network.stop(remove=True)
+    await podman.close()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def bench(runtime: ContainerRuntime) -> AsyncIterator[Bench]:
+    made = Bench(runtime, isinstance(runtime, PodmanRuntime), [])
+    yield made
+    for sandbox in made.sandboxes:
+        await runtime.remove_sandbox(sandbox.id)
+
+
+async def test_a_container_runs_and_is_found_by_its_pod(bench: Bench) -> None:
+    sandbox, container_id = await bench.run()
+
+    (found,) = await bench.runtime.containers(sandbox.uid)
+
+    assert (found.id, found.phase, found.name, found.attempt) == (container_id, "running", "main", 0)
+    assert found.pod_uid == sandbox.uid
+    assert found.sandbox_id == sandbox.id
+    assert found.started_at is not None
+
+
+async def test_exit_code_is_told(bench: Bench) -> None:
+    _, container_id = await bench.run("sh", "-c", "exit 3")
+
+    assert await bench.ended(container_id) == 3
+
+
+async def test_exit_is_an_event(bench: Bench) -> None:
+    events = bench.runtime.events()
+    waiting = asyncio.ensure_future(anext(events))
+    await asyncio.sleep(0)
+    sandbox, container_id = await bench.run("sh", "-c", "sleep 0.2; exit 1")
+    await bench.runtime.inspect_container(container_id)
+    seen = []
+    async with asyncio.timeout(10):
+        seen.append(await waiting)
+        while seen[-1].what != "exited":
+            seen.append(await anext(events))
+
+    assert (seen[-1].pod_uid, seen[-1].container_id) == (sandbox.uid, container_id)
+    await events.aclose()  # type: ignore[attr-defined]
+
+
+async def test_output_is_logged_with_its_stream_and_time(bench: Bench) -> None:
+    _, container_id = await bench.run("sh", "-c", "echo one; echo two")
+    await bench.ended(container_id)
+
+    lines = [line async for line in bench.runtime.logs(container_id, LogOptions())]
+
+    assert [(line.stream, line.data) for line in lines] == [("stdout", b"one\n"), ("stdout", b"two\n")]
+    last = [line.data async for line in bench.runtime.logs(container_id, LogOptions(tail=1))]
+    assert last == [b"two\n"]
+
+
+async def test_following_a_log_ends_with_the_container(bench: Bench) -> None:
+    _, container_id = await bench.run("sh", "-c", "echo early; sleep 0.5")
+
+    async with asyncio.timeout(10):
+        lines = [line.data async for line in bench.runtime.logs(container_id, LogOptions(follow=True))]
+
+    assert lines == [b"early\n"]
+
+
+async def test_stopping_is_final_and_may_be_repeated(bench: Bench) -> None:
+    _, container_id = await bench.run()
+
+    await bench.runtime.stop_container(container_id, 0)
+    await bench.runtime.stop_container(container_id, 0)
+
+    assert (await bench.runtime.inspect_container(container_id)).phase == "exited"
+
+
+async def test_a_removed_container_is_gone(bench: Bench) -> None:
+    sandbox, container_id = await bench.run()
+
+    await bench.runtime.remove_container(container_id)
+    await bench.runtime.remove_container(container_id)
+
+    assert await bench.runtime.containers(sandbox.uid) == []
+    with pytest.raises(NotThere):
+        await bench.runtime.inspect_container(container_id)
+
+
+async def test_pause_and_resume(bench: Bench) -> None:
+    _, container_id = await bench.run()
+
+    await bench.runtime.pause_container(container_id)
+    assert (await bench.runtime.inspect_container(container_id)).phase == "paused"
+    await bench.runtime.resume_container(container_id)
+    assert (await bench.runtime.inspect_container(container_id)).phase == "running"
+
+
+async def test_exec_tells_code_and_output(bench: Bench) -> None:
+    _, container_id = await bench.run()
+
+    result = await bench.runtime.exec(container_id, ["sh", "-c", "echo said; exit 4"], 10)
+
+    assert (result.exit_code, result.output) == (4, b"said\n")
+
+
+async def test_exec_has_a_time_limit(bench: Bench) -> None:
+    _, container_id = await bench.run()
+
+    with pytest.raises(TimeoutError):
+        await bench.runtime.exec(container_id, ["sleep", "30"], 0.5)
+
+
+async def test_a_session_carries_input_to_its_end(bench: Bench) -> None:
+    _, container_id = await bench.run()
+    session = await bench.runtime.open_exec(container_id, ["cat"], stdin=True, tty=False)
+
+    await session.write(b"hello\n")
+    await session.end_input()
+    async with asyncio.timeout(10):
+        output = b"".join([data async for _, data in session.read()])
+
+    assert output == b"hello\n"
+    assert await session.exit_code() == 0
+    await session.close()
+
+
+async def test_a_second_attempt_stands_beside_the_first(bench: Bench) -> None:
+    sandbox, shared = await bench.sandbox()
+    for attempt in (0, 1):
+        spec = ContainerSpec("main", image.NAME, attempt=attempt, command=("sh", "-c", f"exit {attempt}"))
+        container_id = await bench.runtime.create_container(sandbox, spec, shared)
+        await bench.runtime.start_container(container_id)
+        await bench.ended(container_id)
+
+    found = {state.attempt: state.exit_code for state in await bench.runtime.containers(sandbox.uid)}
+    assert found == {0: 0, 1: 1}
+
+
+async def test_starting_a_sandbox_twice_makes_one(bench: Bench) -> None:
+    sandbox, spec = await bench.sandbox()
+
+    again = await bench.runtime.start_sandbox(spec)
+
+    assert (again.id, again.addresses) == (sandbox.id, sandbox.addresses)
+
+
+async def test_a_removed_sandbox_takes_its_containers(bench: Bench) -> None:
+    sandbox, _ = await bench.run()
+
+    await bench.runtime.remove_sandbox(sandbox.id)
+    await bench.runtime.remove_sandbox(sandbox.id)
+
+    assert await bench.runtime.containers(sandbox.uid) == []
+    assert sandbox.id not in {one.id for one in await bench.runtime.sandboxes()}
+
+
+async def test_a_missing_image_cannot_be_pulled(bench: Bench) -> None:
+    assert await bench.runtime.image("localhost/nothing:missing") is None
+    with pytest.raises(ImageMissing):
+        await bench.runtime.pull_image("localhost/nothing:missing")
+
+
+async def test_nothing_to_find_is_said_so(bench: Bench) -> None:
+    with pytest.raises(NotThere):
+        await bench.runtime.start_container("0" * 64)
+
+
+async def test_use_is_measured(bench: Bench) -> None:
+    sandbox, container_id = await bench.run()
+
+    (stats,) = await bench.runtime.stats(sandbox.uid)
+
+    assert stats.container_id == container_id
+    assert stats.memory_bytes > 0
+
+
+# What only real containers can show
+
+
+@pytest.fixture
+def real(bench: Bench) -> Bench:
+    if not bench.real:
+        pytest.skip("only real containers can show this")
+    return bench
+
+
+async def test_pods_have_addresses_of_their_own(real: Bench) -> None:
+    sandbox, _ = await real.run("httpd", "-f", "-p", "8080")
+    if not sandbox.addresses:
+        pytest.skip("this host gives pods no network of their own")
+
+    reader, writer = await asyncio.open_connection(sandbox.addresses[0], 8080)
+    writer.write(b"GET / HTTP/1.0\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1")
+    writer.close()
+
+
+async def test_port_forward_reaches_the_loopback_of_the_pod(real: Bench) -> None:
+    sandbox, _ = await real.run("httpd", "-f", "-p", "127.0.0.1:9000")
+    if not sandbox.addresses:
+        pytest.skip("this host gives pods no network of their own")
+    await asyncio.sleep(0.2)
+
+    session = await real.runtime.connect(sandbox.id, 9000)
+    await session.write(b"GET / HTTP/1.0\r\n\r\n")
+    async with asyncio.timeout(10):
+        output = b"".join([data async for _, data in session.read()])
+
+    assert output.startswith(b"HTTP/1")
+    await session.close()
+
+
+async def test_limits_reach_the_kernel(real: Bench) -> None:
+    sandbox, container_id = await real.run(resources=Resources(cpu_shares=512, cpu_quota=50_000, memory_bytes=64 << 20))
+
+    (stats,) = await real.runtime.stats(sandbox.uid)
+    assert stats.memory_limit_bytes == 64 << 20
+    await real.runtime.update_resources(container_id, Resources(cpu_shares=512, memory_bytes=96 << 20))
+    (stats,) = await real.runtime.stats(sandbox.uid)
+    assert stats.memory_limit_bytes == 96 << 20
+
+
+async def test_out_of_memory_is_told(real: Bench) -> None:
+    _, container_id = await real.run(
+        "sh", "-c", "dd if=/dev/zero of=/dev/null bs=100M count=5", resources=Resources(memory_bytes=16 << 20)
+    )
+
+    assert await real.ended(container_id) == 137
+    assert (await real.runtime.inspect_container(container_id)).oom_killed
+
+
+async def test_a_bad_command_is_told_in_words(real: Bench) -> None:
+    with pytest.raises(RuntimeFailure, match=r"not found|no such file"):
+        await real.run("/nonsense")
+
+
+def _readable_file(directory: Path) -> None:
+    directory.chmod(0o755)
+    (directory / "file").write_text("from the host")
+
+
+async def test_user_mounts_environment_and_directory(real: Bench, tmp_path: Path) -> None:
+    _readable_file(tmp_path)
+    _, container_id = await real.run(
+        "sh",
+        "-c",
+        "id -u; id -g; cat /data/file; echo; echo $WORD; pwd; touch /data/x || echo read-only; hostname",
+        env={"WORD": "value"},
+        working_dir="/tmp",
+        mounts=(Mount(str(tmp_path), "/data", read_only=True),),
+        security=Security(user=1000, group=1000),
+    )
+    await real.ended(container_id)
+
+    lines = [line async for line in real.runtime.logs(container_id, LogOptions())]
+    said = b"".join(line.data for line in lines if line.stream == "stdout").decode().split("\n")
+    assert said == ["1000", "1000", "from the host", "value", "/tmp", "read-only", "a-pod", ""]
+
+
+async def test_containers_of_a_shared_pod_see_each_other(real: Bench) -> None:
+    sandbox, shared = await real.sandbox(shared=True, pid="pod")
+    ids = []
+    for name in ("one", "two"):
+        spec = ContainerSpec(name, image.NAME, command=("sleep", "1000"))
+        ids.append(await real.runtime.create_container(sandbox, spec, shared))
+        await real.runtime.start_container(ids[-1])
+
+    result = await real.runtime.exec(ids[0], ["ps"], 10)
+
+    assert result.output.count(b"sleep 1000") == 2
+
+
+async def test_a_terminal_is_resized(real: Bench) -> None:
+    from fleetplane.node.runtime import Terminal
+
+    _, container_id = await real.run()
+    session = await real.runtime.open_exec(
+        container_id, ["sh", "-c", "sleep 0.3; stty size"], stdin=True, tty=True, size=Terminal(80, 24)
+    )
+    await session.resize(Terminal(132, 43))
+    async with asyncio.timeout(10):
+        output = b"".join([data async for _, data in session.read()])
+
+    assert b"43 132" in output
+    await session.close()
+
+
+async def test_what_runs_is_found_again_by_another_runtime(real: Bench) -> None:
+    """The agent may die at any time: nothing it needs is only in its memory."""
+    sandbox, container_id = await real.run()
+    first = real.runtime
+    assert isinstance(first, PodmanRuntime)
+    network, _ = pod_network(first.instance, ["10.97.0.0/16"])
+    second = await PodmanRuntime.open(look_at_host(), first.directory, network, first.instance, SystemEnvironment())
+
+    (found,) = [one for one in await second.sandboxes() if one.uid == sandbox.uid]
+    (state,) = await second.containers(sandbox.uid)
+
+    assert (found.id, found.ready, found.addresses) == (sandbox.id, True, sandbox.addresses)
+    assert (state.id, state.phase) == (container_id, "running")
+    assert state.started_at is not None
