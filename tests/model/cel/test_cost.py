@@ -236,6 +236,85 @@ def most(schema: Any, expression: str) -> int:
     return compile(expression, Declarations({"self": typed(schema)})).cost.most
 
 
+def maps(values: Any, **more: Any) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": values, **more}
+
+
+def text(most: int | None = None) -> dict[str, Any]:
+    return TEXT if most is None else {"type": "string", "maxLength": most}
+
+
+REAL = {"type": "number"}
+FLAG = {"type": "boolean"}
+DAY = {"type": "string", "format": "date"}
+TIME = {"type": "string", "format": "date-time"}
+SPAN = {"type": "string", "format": "duration"}
+EITHER = {"x-kubernetes-int-or-string": True}
+
+
+@pytest.mark.parametrize(
+    ("schema", "expression", "cost"),
+    [
+        (lists(REAL), "self.all(x, true)", 4718591),
+        (lists(REAL, maxItems=10), "self.all(x, true)", 32),
+        (lists(TEXT), "self.all(x, true)", 3145727),
+        (lists(FLAG), "self.all(x, true)", 1887437),
+        (lists(lists(REAL)), "self.all(x, true)", 3145727),
+        (maps(REAL), "self.all(x, true)", 1348169),
+        (maps(TEXT), "self.all(x, true)", 1179647),
+        (maps(FLAG), "self.all(x, true)", 943718),
+        (lists(EITHER), "self.all(x, true)", 4718591),
+        (lists(SPAN), "self.all(x, true)", 2359295),
+        (lists(DAY), "self.all(x, true)", 725936),
+        (lists(TIME), "self.all(x, true)", 428963),
+        (maps(SPAN), "self.all(x, true)", 1048577),
+        (maps(DAY), "self.all(x, true)", 524288),
+        (maps(TIME), "self.all(x, true)", 349526),
+        (maps(maps(REAL)), "self.all(x, true)", 1179647),
+        (TEXT, "self.contains('test')", 314574),
+        (text(10), "self.contains('test')", 5),
+        (TEXT, "self.startsWith('test')", 2),
+        (TEXT, 'size(self + "hello") > size("hello")', 314578),
+        (text(4), 'size(self + "hello") > size("hello")', 7),
+        (lists(REAL), "self[1] == 0.0", 2),
+        (lists(TEXT), "self[1] == self[1]", 314577),
+        (lists(REAL, maxItems=10), "self.all(x, self.all(y, true))", 352),
+        (lists(REAL, maxItems=10), "self.all(x, self.all(y, self.all(z, true)))", 3552),
+        (TEXT, 'self.matches("x")', 314574),
+        (text(50), 'self.matches("x")', 22),
+        (TEXT, '"".matches("(((((((((())))))))))[0-9]")', 7),
+        (TEXT, 'self.matches("")', 1),
+        (maps(text(10), maxProperties=10), "self.all(x, x.contains(self[x]))", 72),
+        (maps(TEXT), "self.all(x, x.contains(self[x]))", 2752507),
+        (TEXT, 'self == "x"', 2),
+        (text(0), 'self == "x"', 1),
+        (lists(REAL), "self.all(x, x == 0.0)", 6291454),
+        (lists(EITHER), "self[0] == 5", 3),
+        (lists(FLAG), "self[0] == false", 2),
+        (lists(objects(a=TEXT)), "self[0] == null", 2),
+        (lists(lists(REAL)), "self[0][0] == -1.0", 3),
+        (lists(maps(REAL)), "self.all(x, x.y == 25.2)", 6291452),
+        (lists(maps(REAL)), "self[0].x > 2.0", 4),
+        (lists(SPAN), "self[0].getHours() == 2", 4),
+        (TEXT, "self.find('[0-9]+') == ''", 629147),
+        (text(10), "self.find('[0-9]+') == ''", 11),
+        (lists(TEXT), "self.join(' ') == 'aa bb'", 329853068905),
+        (lists(text(10), maxItems=10), "self.join(' ') == 'aa bb'", 43),
+        (lists(TEXT), "self.isSorted() == true", 329854432052),
+        (lists(text(10), maxItems=10), "self.isSorted() == true", 52),
+        (objects(s=TEXT, b=text(2), a=text(4)), "self.s.replace(self.b, self.a) == 'does not matter'", 629154),
+        (objects(s=text(4), b=text(2), a=text(4)), "self.s.replace(self.b, self.a) == 'does not matter'", 12),
+        (objects(s=TEXT, p=TEXT), "self.s.split(self.p) == []", 629160),
+        (TEXT, "self.lowerAscii() == 'lower!'", 314575),
+        (maps(TIME), 'self["a"] == self["b"]', 8),
+        ({"type": "string", "enum": ["A", "LongValue"]}, "self.contains('A')", 2),
+        (text(1000), "self.contains('A')", 401),
+    ],
+)
+def test_a_rule_on_a_schema_is_estimated_as_kubernetes_does(schema: Any, expression: str, cost: int) -> None:
+    assert most(schema, expression) == cost
+
+
 def test_the_estimate_follows_the_limits_of_the_schema() -> None:
     """Given a list of at most ten strings of at most forty bytes, a walk over it is cheap."""
     bounded = lists({"type": "string", "maxLength": 10}, maxItems=10)

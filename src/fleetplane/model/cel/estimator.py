@@ -133,8 +133,12 @@ class _Estimator:
             return Known(operand.cost, ONE)
         kind = self._checked.types[node.operand].kind
         costs = node.optional or kind in {Kind.MAP, Kind.OBJECT, Kind.PARAMETER}
-        size = operand.element if kind is Kind.MAP else None
-        return self._typed(node, operand.cost.plus(ONE if costs else ZERO), size)
+        cost = operand.cost.plus(ONE if costs else ZERO)
+        if kind is Kind.MAP:
+            # A key written as a field is no path that cel-go knows: what its value's schema says is lost.
+            scalar = ONE if self._checked.types[node].kind in SCALARS else None
+            return Known(cost, operand.element if operand.element is not None else scalar or UNKNOWN)
+        return self._typed(node, cost)
 
     def _operand(self, node: Expr, known: Known) -> Operand:
         kind = self._checked.types[node]

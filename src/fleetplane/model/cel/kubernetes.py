@@ -15,7 +15,7 @@ from fleetplane.model.cel.cost import PER_CALL_LIMIT
 from fleetplane.model.cel.errors import CelCostExceeded, CelError
 from fleetplane.model.cel.names import escape
 from fleetplane.model.cel.program import Program
-from fleetplane.model.cel.types import BOOL, DOUBLE, INT, Field, Kind, Type, object_of
+from fleetplane.model.cel.types import Field, Kind, Type, object_of
 
 Schema = Mapping[str, Any]
 """A structural OpenAPI v3 schema, as JSON."""
@@ -51,12 +51,19 @@ def type_from_schema(schema: Schema, *, is_resource: bool = False, name: str = "
         case "string":
             return _string_type(schema)
         case "boolean":
-            return BOOL
+            return _BOOL
         case "integer":
-            return INT
+            return _INT
         case "number":
-            return DOUBLE
+            return _DOUBLE
     return None
+
+
+# Kubernetes' estimator takes scalars, objects and keys of a schema to have no size, so comparing them costs nothing.
+_BOOL: Final = Type(Kind.BOOL, "bool", max_size=0, min_json=4)
+_INT: Final = Type(Kind.INT, "int", max_size=0)
+_DOUBLE: Final = Type(Kind.DOUBLE, "double", max_size=0)
+_KEY: Final = Type(Kind.STRING, "string", max_size=0, min_json=2)
 
 
 def _object_type(schema: Schema, name: str) -> Type | None:
@@ -66,9 +73,8 @@ def _object_type(schema: Schema, name: str) -> Type | None:
         if value is None:
             return None
         most = _non_negative(schema.get("maxProperties"))
-        key = Type(Kind.STRING, "string", min_json=2)
         size = (MAX_REQUEST - 2) // (value.min_json + 6) if most is None else most
-        return Type(Kind.MAP, "map", (key, value), max_size=size, min_json=2)
+        return Type(Kind.MAP, "map", (_KEY, value), max_size=size, min_json=2)
     required = set(schema.get("required") or ())
     fields: dict[str, Field] = {}
     smallest = 2
@@ -81,7 +87,7 @@ def _object_type(schema: Schema, name: str) -> Type | None:
             fields[identifier] = Field(key, kind, key in required)
         if key in required and "default" not in inner:
             smallest += len(key) + kind.min_json + 4
-    return Type(Kind.OBJECT, name, fields=fields, min_json=smallest)
+    return Type(Kind.OBJECT, name, fields=fields, max_size=0, min_json=smallest)
 
 
 def _list_type(schema: Schema, name: str) -> Type | None:
