@@ -102,12 +102,12 @@ class GroupCommit:
 
     async def close(self) -> None:
         """Settle what was accepted, accept no more."""
+        self.refuse(StoreUnavailable("the store is closed"))
         while self._writing or self._filling or self._resting:
             try:
                 await self._barrier()
             except StoreUnavailable:
                 break
-        self.refuse(StoreUnavailable("the store is closing"))
         if self._disk:
             await self._disk.close()
         if self._snapshot.in_transaction:
