@@ -17,7 +17,7 @@ from fleetplane.model.cel.kubernetes import LazyVariables, type_from_schema, var
 from fleetplane.model.cel.names import escape, unescape
 from fleetplane.model.cel.program import Outcome, Program
 from fleetplane.model.cel.program import compile_expression as compile
-from fleetplane.model.cel.types import BOOL, DYN, INT, STRING, Type
+from fleetplane.model.cel.types import BOOL, DYN, INT, STRING, Type, optional_of
 
 __all__ = [
     "BOOL",
@@ -35,6 +35,7 @@ __all__ = [
     "Type",
     "compile",
     "escape",
+    "optional_of",
     "type_from_schema",
     "unescape",
     "variables_type",

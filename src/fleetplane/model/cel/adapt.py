@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from fleetplane.model.cel.errors import CelError
 from fleetplane.model.cel.library.times import parse_date, parse_lenient_duration, parse_timestamp
 from fleetplane.model.cel.types import Kind, Type
-from fleetplane.model.cel.values import Uint
+from fleetplane.model.cel.values import Optional, Uint, some
 
 Adapter: TypeAlias = Callable[[Any], Any]
 
@@ -27,6 +27,9 @@ def adapter(kind: Type) -> Adapter | None:
     if kind.kind is Kind.MAP:
         inner = adapter(kind.parameters[1])
         return None if inner is None else _map_adapter(inner)
+    if kind.kind is Kind.OPTIONAL:
+        inner = adapter(kind.parameters[0])
+        return None if inner is None else _optional_adapter(inner)
     return _SCALARS.get(kind.kind)
 
 
@@ -41,6 +44,10 @@ def _map_adapter(inner: Adapter) -> Adapter:
         return {key: None if item is None else inner(item) for key, item in value.items()}
 
     return convert
+
+
+def _optional_adapter(inner: Adapter) -> Adapter:
+    return lambda value: some(inner(value.value)) if isinstance(value, Optional) and value.present else value
 
 
 def _double(value: Any) -> Any:

@@ -93,7 +93,8 @@ class Checked:
 
     ``types``: of every node. ``overloads``: of every call, those that may apply. ``functions``: the name under which a
     call was found (``math.greatest``), whose target is then no argument. ``constants``: names that stand for a type.
-    ``fields``: the property each selection from an object reads. ``free``: the declared variables that are used.
+    ``fields``: the property each selection from an object reads. ``qualified``: selections that are a variable's name.
+    ``structs``: the type of each object that is built. ``free``: the declared variables that are used.
     """
 
     root: Expr
@@ -102,6 +103,7 @@ class Checked:
     functions: Mapping[Expr, str]
     constants: Mapping[Expr, TypeValue]
     fields: Mapping[Expr, Field]
+    qualified: Mapping[Expr, str]
     structs: Mapping[Expr, Type]
     free: frozenset[str]
 
@@ -120,6 +122,7 @@ def check(source: str, root: Expr, declarations: Declarations) -> Checked:
         checker.functions,
         checker.constants,
         checker.fields,
+        checker.qualified,
         checker.structs,
         frozenset(checker.free),
     )
@@ -151,6 +154,7 @@ class _Checker:
         self.functions: dict[Expr, str] = {}
         self.constants: dict[Expr, TypeValue] = {}
         self.fields: dict[Expr, Field] = {}
+        self.qualified: dict[Expr, str] = {}
         self.structs: dict[Expr, Type] = {}
         self.free: set[str] = set()
         self.issues: list[Issue] = []
@@ -228,7 +232,19 @@ class _Checker:
             node.name in self._declarations.variables or any(node.name in scope for scope in self._scopes)
         )
 
+    def _qualified(self, node: Expr) -> Type | None:
+        """The type of a variable whose name has dots in it."""
+        name = qualified_name(node)
+        declared = None if name is None else self._declarations.variables.get(name)
+        if name is None or declared is None or any(name.partition(".")[0] in scope for scope in self._scopes):
+            return None
+        self.qualified[node] = name
+        self.free.add(name)
+        return declared
+
     def _select(self, node: Select) -> Type:
+        if (variable := self._qualified(node)) is not None:
+            return variable
         if not node.optional and not node.test_only and not self._is_variable(node):
             name = qualified_name(node)
             if name is not None and (constant := self._type_constant(node, name)) is not None:
@@ -359,6 +375,8 @@ class _Checker:
 
     def _struct(self, node: Struct) -> Type:
         declared = self._declarations.structs.get(node.type_name)
+        if declared is None and node.type_name.partition(".")[0] in self._declarations.open_structs:
+            declared = Type(Kind.OBJECT, node.type_name)
         for field in node.fields:
             kind = self._unwrapped(field.value, optional=field.optional)
             if declared is None or declared.fields is None:
@@ -445,7 +463,8 @@ _KEYS: Final = frozenset(
 
 def find_field(kind: Type, name: str) -> Field | None:
     """An object's field by its CEL name, or by its plain name (``self.namespace``, ``self.`x-dash```)."""
-    assert kind.fields is not None
+    if kind.fields is None:
+        return Field(name, DYN)
     found = kind.fields.get(name)
     if found is None and (escaped := escape(name)) is not None and escaped != name:
         return kind.fields.get(escaped)

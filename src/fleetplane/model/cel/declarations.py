@@ -14,12 +14,15 @@ from fleetplane.model.cel.types import Type
 class Declarations:
     """Variables with their types, and the functions that exist.
 
+    ``variables``: a name may be qualified (``authorizer.requestResource``).
     ``functions``: everything Kubernetes 1.37 offers by default; ``library.functions_of("standard", "strings")`` picks.
-    ``structs``: object types an expression may build (``Object{spec: …}``), by name.
+    ``structs``: object types an expression may build (``JSONPatch{op: …}``), by name.
+    ``open_structs``: first names of types that may be built with any field (``Object.spec{anything: …}``).
     ``homogeneous_literals``: whether all elements of a list or map literal must have one type, as Kubernetes demands.
     """
 
     variables: Mapping[str, Type] = field(default_factory=dict)
     functions: Functions = field(default_factory=lambda: KUBERNETES)
     structs: Mapping[str, Type] = field(default_factory=dict)
+    open_structs: frozenset[str] = frozenset()
     homogeneous_literals: bool = True

@@ -62,7 +62,7 @@ def type_size(kind: Type) -> Range | None:
     if kind.kind in SCALARS:
         return ONE
     if kind.kind is Kind.OBJECT:
-        return Range(0, len(kind.fields or {}))
+        return Range(0, len(kind.fields or ()))
     if kind.kind is Kind.OPTIONAL and kind.parameters[0].kind in SCALARS:
         return ONE
     return None
@@ -126,6 +126,8 @@ class _Estimator:
         return self._typed(node, ONE)
 
     def _select(self, node: Select) -> Known:
+        if node in self._checked.qualified:
+            return self._typed(node, ONE)
         if node in self._checked.constants:
             return Known(ONE, ONE)
         operand = self.visit(node.operand)

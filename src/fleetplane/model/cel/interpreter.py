@@ -141,6 +141,9 @@ class _Compiler:
         return Compiled(steps.variable(self._places[node.name]), 1)
 
     def _select(self, node: Select) -> Compiled:
+        name = self._checked.qualified.get(node)
+        if name is not None:
+            return Compiled(steps.variable(self._places[name]), 1)
         constant = self._checked.constants.get(node)
         if constant is not None:
             return _constant(constant)
