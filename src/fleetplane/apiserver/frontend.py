@@ -123,8 +123,7 @@ async def _request(raw: web.BaseRequest) -> Request:
         raise errors.bad_request("the path is not valid UTF-8") from None
     if "\x00" in path:
         raise errors.bad_request("the path must not contain NUL")
-    headers = {key.lower(): value for key, value in raw.headers.items()}
-    return Request(raw.method, path, query, queries, headers, body, certificate, remote, None, raw)
+    return Request(raw.method, path, query, queries, raw.headers, body, certificate, remote, None, raw)
 
 
 async def _body(raw: web.BaseRequest) -> bytes:

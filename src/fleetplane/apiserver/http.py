@@ -17,7 +17,8 @@ JSON = "application/json"
 class Request:
     """``path`` is decoded and starts with ``/``; ``query`` keeps a repeated parameter's first value, ``queries`` all.
 
-    ``headers`` has lower-case names. ``peer_certificate`` is the verified client certificate in DER, if one was shown.
+    ``headers`` is looked up by lower-case names; from the network it is a multi-mapping with ``getall``.
+    ``peer_certificate`` is the verified client certificate in DER, if one was shown.
     ``in_process_user`` names the identity of an in-process caller (it skips authentication only, no other stage).
     """
 

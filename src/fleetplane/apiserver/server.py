@@ -17,7 +17,7 @@ import orjson
 
 from fleetplane.apiserver.admission.chain import AdmissionChain
 from fleetplane.apiserver.allocation import Allocators
-from fleetplane.apiserver.authorization.attributes import Attributes, Authorizer
+from fleetplane.apiserver.authorization.attributes import EVERY_CLUSTER, Attributes, Authorizer
 from fleetplane.apiserver.authorization.attributes import forbidden as refusal
 from fleetplane.apiserver.call import Call
 from fleetplane.apiserver.clusters import Clusters
@@ -37,19 +37,21 @@ from fleetplane.apiserver.subresources import Handler, Subresources
 from fleetplane.apiserver.writing import Writes
 from fleetplane.model import errors
 from fleetplane.model.environment import Environment
+from fleetplane.model.selectors import FieldSelector
 from fleetplane.model.user import UserInfo
 from fleetplane.store.protocol import Store, StoreError
 
 log = logging.getLogger(__name__)
 
-Authenticate = Callable[[Request, str], Awaitable[UserInfo]]
-"""From a request and the id of the logical cluster it goes to, who asks. Raises ApiError 401 or 403."""
+Authenticate = Callable[[Request, Target, str], Awaitable[UserInfo]]
+"""From a request, its target and the id of the logical cluster it goes to, who asks. Raises ApiError 401 or 403."""
 PathHandler = Callable[[Request], Awaitable[Response]]
 Observe = Callable[[Request, Target, UserInfo | None, Response, float], None]
 """Told of every finished request, with its duration in seconds: metrics and audit."""
 Background = Callable[[], Awaitable[None]]
 
 _STREAMS = frozenset({"log", "exec", "attach", "portforward", "proxy"})
+_SELECTING = frozenset({"list", "watch", "deletecollection"})
 _MUTATING = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 
@@ -149,8 +151,8 @@ class ApiServer:
 
     async def _handle(self, request: Request, target: Target) -> tuple[Response, UserInfo | None]:
         cluster = self._parts.clusters.resolve(target.cluster)
-        user = await self._authenticate(request, cluster)
-        self._authorize(target, user, cluster)
+        user = await self._authenticate(request, target, cluster)
+        self._authorize(request, target, user, cluster)
         if not target.is_resource:
             return await self._path(request, target, cluster), user
         served = self._serve(target, cluster)
@@ -165,27 +167,31 @@ class ApiServer:
             response.headers["Warning"] = shown
         return response, user
 
-    async def _authenticate(self, request: Request, cluster: str | None) -> UserInfo:
+    async def _authenticate(self, request: Request, target: Target, cluster: str | None) -> UserInfo:
         user = request.in_process_user
         if isinstance(user, UserInfo):
             return user
-        return await self._parts.authenticate(request, cluster or ROOT_CLUSTER)
+        return await self._parts.authenticate(request, target, cluster or ROOT_CLUSTER)
 
-    def _authorize(self, target: Target, user: UserInfo, cluster: str | None) -> None:
-        attributes = Attributes(
-            user,
-            target.verb,
-            target.group,
-            target.version,
-            target.resource,
-            target.subresource,
-            target.namespace if target.resource != "namespaces" or target.group else "",
-            target.name,
-            "" if target.is_resource else target.path,
-            cluster or ROOT_CLUSTER,
-        )
-        if target.resource == "namespaces" and not target.group and target.name:
-            attributes.namespace = target.name
+    def _authorize(self, request: Request, target: Target, user: UserInfo, cluster: str | None) -> None:
+        where = EVERY_CLUSTER if cluster is None else cluster
+        if not target.is_resource:
+            attributes = Attributes(user, target.verb, path=target.path, cluster=where)
+        else:
+            attributes = Attributes(
+                user,
+                target.verb,
+                target.group,
+                target.version,
+                target.resource,
+                target.subresource,
+                target.namespace,
+                target.name,
+                cluster=where,
+            )
+            selector = request.query.get("fieldSelector")
+            if selector and target.verb in _SELECTING:
+                _narrow(attributes, selector)
         decision = self._parts.authorize(attributes)
         if not decision.allowed:
             raise refusal(attributes, decision.reason)
@@ -290,6 +296,18 @@ class ApiServer:
         versions = {one.type.api_version for one in self._parts.registry.all(cluster) if one.type.group}
         listed = ["/api", "/api/v1", "/apis", *(f"/apis/{one}" for one in groups | versions)]
         return sorted([*listed, "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"])
+
+
+def _narrow(attributes: Attributes, selector: str) -> None:
+    """What a list or watch narrows itself to counts in authorization: a node may watch its own pods, nobody else's."""
+    try:
+        parsed = FieldSelector.parse(selector)
+    except ValueError:
+        return  # the stage that selects refuses it
+    attributes.field_selector = parsed.requirements
+    names = [one.value for one in parsed.requirements if one.field == "metadata.name" and not one.negated]
+    if names and not attributes.name:
+        attributes.name = names[0]
 
 
 async def _run(work: Background) -> None:
