@@ -34,7 +34,7 @@ from fleetplane.workloads.assembly import controllers
 _WAIT_FOR_NODES = 100
 BOOTSTRAP_USER = UserInfo("system:apiserver", groups=(MASTERS_GROUP, "system:authenticated"))
 CONTROLLER_USER = UserInfo("system:kube-controller-manager", groups=(MASTERS_GROUP, "system:authenticated"))
-NODE_USER = UserInfo("system:nodes", groups=(MASTERS_GROUP, "system:nodes", "system:authenticated"))
+FLEET_USER = UserInfo("fleetplane:simulated-nodes", groups=(MASTERS_GROUP, "system:authenticated"))
 
 
 class PlaneError(Exception):
@@ -182,7 +182,7 @@ class Plane:
         settings = self.settings
         if settings.nodes == 0 or settings.runtime == "none":
             return
-        fleet = SimulatedFleet(self.client(NODE_USER), settings.nodes, self.environment)
+        fleet = SimulatedFleet(self.client(FLEET_USER), settings.nodes, self.environment)
         tasks.start(fleet.run())
         if settings.nodes <= _WAIT_FOR_NODES:
             await fleet.ready.wait()
