@@ -244,7 +244,7 @@ class _Apply:
         last = self.entries.get(self.own)
         merged: Object = copied(self.live)
         merge(self.schema, merged, copied(self.applied))
-        if last is not None:
+        if last is not None and (last.fields != config or self.version_of(last) != self.api_version):
             merged = self.pruned(merged, last, wanted)
 
         versions = _Versions(

@@ -97,8 +97,12 @@ def applied_fields(schema: Schema | None, value: Any) -> Trie:
         node: Trie = {}
         properties = schema.properties if schema is not None else {}
         for name, one in value.items():
-            child = applied_fields(schema.field(name) if schema is not None else None, one)
-            node["f:" + name] = child if name in properties or not child else {".": {}, **child}
+            kind = type(one)
+            if kind is dict or kind is list:
+                child = applied_fields(schema.field(name) if schema is not None else None, one)
+                node["f:" + name] = child if name in properties or not child else {".": {}, **child}
+            else:
+                node["f:" + name] = {}
         return node
     if type(value) is list and value and schema is not None and is_granular_list(schema):
         node = {}
@@ -208,7 +212,8 @@ def _by_element(schema: Schema, items: list[Any]) -> dict[str, list[Any]]:
 def merge(schema: Schema | None, live: dict[str, Any], applied: dict[str, Any]) -> None:
     """Merge ``applied`` into ``live``, in place; parts of ``applied`` become parts of ``live``."""
     for name, value in applied.items():
-        if name in live:
+        kind = type(value)
+        if (kind is dict or kind is list) and name in live:
             live[name] = _merged(schema.field(name) if schema is not None else None, live[name], value)
         else:
             live[name] = value
