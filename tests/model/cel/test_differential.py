@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from fleetplane.model.cel import DYN, CelError, Declarations, compile
+from fleetplane.model.cel import DYN, CelCompileError, CelError, Declarations, compile
 from fleetplane.model.cel.values import Uint
 
 oracle = pytest.importorskip("cel_expr_python.cel")
@@ -257,3 +257,43 @@ def test_both_implementations_agree(expression: str) -> None:
 )
 def test_both_implementations_agree_on_corners(expression: str) -> None:
     assert ours(expression) == theirs(expression)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "1 + 'a'",
+        "foo",
+        "foo(1)",
+        "x.foo(1)",
+        "'a'.foo()",
+        "size(1)",
+        "true && 1",
+        "1 || true",
+        "!1",
+        "-'a'",
+        "1 ? 2 : 3",
+        "true ? 1 : 'a'",
+        "[1].map(v, w)",
+        "[1][true]",
+        "{'a': 1}[1]",
+        "1 in ['a']",
+        "x.all(v, 1)",
+        "x.exists(v, 'a')",
+        "optional.of(1) + 1",
+        "1 == 2 == 3",
+        "duration(1.5)",
+        "'a' < 1",
+        "[1] < [2]",
+        "math.foo(1)",
+        "strings.nope('a')",
+        "x +\n\n  (1 + 'ñ')",
+        "@",
+    ],
+)
+def test_both_implementations_complain_alike(expression: str) -> None:
+    with pytest.raises(CelCompileError) as caught:
+        compile(expression, Declarations({"x": DYN}, homogeneous_literals=False), result=None)
+    with pytest.raises(RuntimeError) as theirs:
+        ENV.compile(expression)
+    assert str(caught.value).split("\n")[0] == str(theirs.value).split("\n")[0].removeprefix("INVALID_ARGUMENT: ")

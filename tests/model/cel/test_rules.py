@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from fleetplane.model.cel import CelCompileError, CelError, Declarations, compile, type_from_schema
+from fleetplane.model import cel
+from fleetplane.model.cel import (
+    CelCompileError,
+    CelError,
+    Declarations,
+    compile,
+    escape,
+    type_from_schema,
+    unescape,
+)
 
 TEXT = {"type": "string"}
 NUMBER = {"type": "integer"}
@@ -211,3 +220,25 @@ def test_what_a_schema_does_not_describe_has_no_type() -> None:
     assert type_from_schema({"x-kubernetes-preserve-unknown-fields": True}) is None
     assert type_from_schema({"type": "array"}) is None
     assert type_from_schema({"type": "object", "additionalProperties": {}}) is None
+
+
+def test_names_are_escaped_and_back() -> None:
+    for name, identifier in {
+        "plain": "plain",
+        "x-dash": "x__dash__dash",
+        "a.b/c": "a__dot__b__slash__c",
+        "two__lines": "two__underscores__lines",
+        "namespace": "__namespace__",
+        "true": "__true__",
+    }.items():
+        assert (escape(name), unescape(identifier)) == (identifier, name)
+    assert escape("1st") is None
+    assert escape("a b") is None
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(cel.__all__) == [
+        *("BOOL", "CelCompileError", "CelCostExceeded", "CelError", "DYN", "Declarations", "INT", "Issue"),
+        *("LazyVariables", "Outcome", "Program", "STRING", "Type", "compile", "escape", "optional_of"),
+        *("type_from_schema", "unescape", "variables_type"),
+    ]

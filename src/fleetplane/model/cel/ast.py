@@ -47,11 +47,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Logic:
-    """``a && b && …`` or ``a || b || …``, kept flat so that long chains stay shallow."""
+    """``a && b && …`` or ``a || b || …``, kept flat so that long chains stay shallow; ``offsets`` of the operators."""
 
     offset: int
     is_and: bool
     operands: tuple[Expr, ...]
+    offsets: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,7 +7,6 @@ on after a mistake (with a type that fits everywhere), so one compilation report
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, assert_never
 
 from fleetplane.model.cel.ast import (
@@ -25,33 +24,28 @@ from fleetplane.model.cel.ast import (
     Select,
     Struct,
 )
+from fleetplane.model.cel.checked import TYPE_NAMES, Checked, find_field, qualified_name
 from fleetplane.model.cel.declarations import Declarations
 from fleetplane.model.cel.errors import CelCompileError, Issue
 from fleetplane.model.cel.library.declarations import Overload
-from fleetplane.model.cel.names import escape
 from fleetplane.model.cel.schema_lists import is_merging
 from fleetplane.model.cel.types import (
     BOOL,
     BYTES,
     DOUBLE,
-    DURATION,
     DYN,
     ERROR,
     INT,
     LIST,
-    MAP,
     NULL,
     STRING,
-    TIMESTAMP,
     UINT,
     Field,
     Kind,
     Type,
     list_of,
     map_of,
-    opaque,
     optional_of,
-    parameter,
     runtime_name,
     same,
     shown,
@@ -61,51 +55,6 @@ from fleetplane.model.cel.unify import Unifier, more_general
 from fleetplane.model.cel.values import TypeValue, Uint
 
 MAX_ISSUES: Final = 20
-
-TYPE_NAMES: Final[Mapping[str, Type]] = {
-    "bool": BOOL,
-    "bytes": BYTES,
-    "double": DOUBLE,
-    "dyn": DYN,
-    "int": INT,
-    "list": LIST,
-    "map": MAP,
-    "null_type": NULL,
-    "string": STRING,
-    "uint": UINT,
-    "type": type_of(DYN),
-    "optional_type": optional_of(parameter("T")),
-    "google.protobuf.Timestamp": TIMESTAMP,
-    "google.protobuf.Duration": DURATION,
-    "net.IP": opaque("net.IP"),
-    "net.CIDR": opaque("net.CIDR"),
-    "kubernetes.Quantity": opaque("kubernetes.Quantity"),
-    "kubernetes.URL": opaque("kubernetes.URL"),
-    "kubernetes.NamedFormat": opaque("kubernetes.NamedFormat"),
-    "kubernetes.Semver": opaque("kubernetes.Semver"),
-}
-"""Names that stand for a type in an expression: ``type(x) == int``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A tree with what the checker found out.
-
-    ``types``: of every node. ``overloads``: of every call, those that may apply. ``functions``: the name under which a
-    call was found (``math.greatest``), whose target is then no argument. ``constants``: names that stand for a type.
-    ``fields``: the property each selection from an object reads. ``qualified``: selections that are a variable's name.
-    ``structs``: the type of each object that is built. ``free``: the declared variables that are used.
-    """
-
-    root: Expr
-    types: Mapping[Expr, Type]
-    overloads: Mapping[Expr, tuple[Overload, ...]]
-    functions: Mapping[Expr, str]
-    constants: Mapping[Expr, TypeValue]
-    fields: Mapping[Expr, Field]
-    qualified: Mapping[Expr, str]
-    structs: Mapping[Expr, Type]
-    free: frozenset[str]
 
 
 def check(source: str, root: Expr, declarations: Declarations) -> Checked:
@@ -126,20 +75,6 @@ def check(source: str, root: Expr, declarations: Declarations) -> Checked:
         checker.structs,
         frozenset(checker.free),
     )
-
-
-def qualified_name(node: Expr) -> str | None:
-    """``a.b.c`` of a chain of plain selections, else None."""
-    names: list[str] = []
-    while isinstance(node, Select):
-        if node.optional or node.test_only:
-            return None
-        names.append(node.name)
-        node = node.operand
-    if not isinstance(node, Ident):
-        return None
-    names.append(node.name)
-    return ".".join(reversed(names))
 
 
 class _Checker:
@@ -313,7 +248,7 @@ class _Checker:
             found = self.unifier.resolve(declared)
             result = found if result is None or same(result, found) else DYN
         if result is None:
-            kinds = [shown(self.unifier.resolve(argument, free_to_dyn=True)) for argument in arguments]
+            kinds = [self._shown(argument) for argument in arguments]
             applied = f"{kinds[0]}.({', '.join(kinds[1:])})" if member else f"({', '.join(kinds)})"
             return self._issue(node.offset, f"found no matching overload for '{name}' applied to '{applied}'")
         self.overloads[node] = tuple(fitting)
@@ -322,13 +257,19 @@ class _Checker:
         return result
 
     def _logic(self, node: Logic) -> Type:
-        name = "_&&_" if node.is_and else "_||_"
-        for operand in node.operands:
+        for at, operand in enumerate(node.operands):
             kind = self.visit(operand)
             if not self._assignable(BOOL, kind):
-                found = shown(self.unifier.resolve(kind, free_to_dyn=True))
-                self._issue(operand.offset, f"found no matching overload for '{name}' applied to '({found}, bool)'")
+                kinds = (kind, BOOL) if at == 0 else (BOOL, kind)
+                self._no_overload(node.offsets[max(at - 1, 0)], "_&&_" if node.is_and else "_||_", *kinds)
         return BOOL
+
+    def _no_overload(self, offset: int, name: str, *kinds: Type) -> None:
+        found = ", ".join(self._shown(kind) for kind in kinds)
+        self._issue(offset, f"found no matching overload for '{name}' applied to '({found})'")
+
+    def _shown(self, kind: Type) -> str:
+        return shown(self.unifier.resolve(kind, free_to_dyn=True))
 
     # -- literals -----------------------------------------------------------------------------------------------
 
@@ -340,7 +281,7 @@ class _Checker:
             return before if more_general(before, kind) else kind
         if self._mixed or not self._declarations.homogeneous_literals:
             return DYN
-        expected, found = (shown(self.unifier.resolve(one, free_to_dyn=True)) for one in (before, kind))
+        expected, found = (self._shown(one) for one in (before, kind))
         return self._issue(offset, f"expected type '{expected}' but found '{found}'")
 
     def _unwrapped(self, node: Expr, *, optional: bool) -> Type:
@@ -349,7 +290,7 @@ class _Checker:
             return kind
         inner = self.unifier.fresh()
         if not self._assignable(optional_of(inner), kind):
-            found = shown(self.unifier.resolve(kind, free_to_dyn=True))
+            found = self._shown(kind)
             return self._issue(node.offset, f"expected type 'optional_type(dyn)' but found '{found}'")
         return self.unifier.resolve(inner)
 
@@ -364,10 +305,7 @@ class _Checker:
         key: Type | None = None
         value: Type | None = None
         for entry in node.entries:
-            found = self.visit(entry.key)
-            if self.unifier.resolve(found).kind not in _KEYS:
-                self._issue(entry.key.offset, f"unsupported key type: {shown(self.unifier.resolve(found))}")
-            key = self._join(entry.key.offset, key, found)
+            key = self._join(entry.key.offset, key, self.visit(entry.key))
             value = self._join(entry.value.offset, value, self._unwrapped(entry.value, optional=entry.optional))
         if key is None or value is None:
             return map_of(self.unifier.fresh(), self.unifier.fresh())
@@ -385,7 +323,7 @@ class _Checker:
             if known is None:
                 self._issue(field.offset, f"undefined field '{field.name}'")
             elif not self._assignable(known.type, kind):
-                found = shown(self.unifier.resolve(kind, free_to_dyn=True))
+                found = self._shown(kind)
                 self._issue(
                     field.offset,
                     f"expected type of field '{field.name}' is '{shown(known.type)}' but provided type is '{found}'",
@@ -401,11 +339,15 @@ class _Checker:
         over = self.unifier.resolve(self.visit(node.range))
         scope = dict(zip(node.variables, self._elements(node, over), strict=True))
         if node.condition is not None:
-            self._expect_bool(node.condition, self._within(scope, node.condition))
+            kind = self._within(scope, node.condition)
+            if not self._assignable(BOOL, kind):
+                self._no_overload(node.offset, "_?_:_", kind, LIST, LIST)
         body = self._within(scope, node.body)
         match node.fold:
             case Fold.ALL | Fold.EXISTS | Fold.EXISTS_ONE:
-                self._expect_bool(node.body, body)
+                if not self._assignable(BOOL, body):
+                    name, kinds = _FOLD_STEPS[node.fold]
+                    self._no_overload(node.offset, name, *(body if kind is None else kind for kind in kinds))
                 return BOOL
             case Fold.LIST:
                 return list_of(body)
@@ -413,7 +355,7 @@ class _Checker:
                 return map_of(scope[node.variables[0]], body)
             case Fold.MAP_ENTRY:
                 if not self._assignable(map_of(self.unifier.fresh(), self.unifier.fresh()), body):
-                    found = shown(self.unifier.resolve(body, free_to_dyn=True))
+                    found = self._shown(body)
                     return self._issue(node.body.offset, f"expected type 'map(dyn, dyn)' but found '{found}'")
                 return body
 
@@ -434,16 +376,11 @@ class _Checker:
         )
         return (ERROR, ERROR) if two else (ERROR,)
 
-    def _expect_bool(self, node: Expr, kind: Type) -> None:
-        if not self._assignable(BOOL, kind):
-            found = shown(self.unifier.resolve(kind, free_to_dyn=True))
-            self._issue(node.offset, f"expected type 'bool' but found '{found}'")
-
     def _optional_map(self, node: OptionalMap) -> Type:
         inner = self.unifier.fresh()
         target = self.visit(node.target)
         if not self._assignable(optional_of(inner), target):
-            found = shown(self.unifier.resolve(target, free_to_dyn=True))
+            found = self._shown(target)
             name = "optFlatMap" if node.flat else "optMap"
             self._issue(node.offset, f"found no matching overload for '{name}' applied to '{found}.(ident, dyn)'")
         body = self._within({node.name: self.unifier.resolve(inner)}, node.body)
@@ -451,24 +388,17 @@ class _Checker:
             return optional_of(body)
         result = optional_of(self.unifier.fresh())
         if not self._assignable(result, body):
-            found = shown(self.unifier.resolve(body, free_to_dyn=True))
+            found = self._shown(body)
             return self._issue(node.body.offset, f"expected type 'optional_type(dyn)' but found '{found}'")
         return result
 
 
-_KEYS: Final = frozenset(
-    {Kind.BOOL, Kind.INT, Kind.UINT, Kind.STRING, Kind.DYN, Kind.ERROR, Kind.PARAMETER, Kind.DOUBLE}
-)
-
-
-def find_field(kind: Type, name: str) -> Field | None:
-    """An object's field by its CEL name, or by its plain name (``self.namespace``, ``self.`x-dash```)."""
-    if kind.fields is None:
-        return Field(name, DYN)
-    found = kind.fields.get(name)
-    if found is None and (escaped := escape(name)) is not None and escaped != name:
-        return kind.fields.get(escaped)
-    return found
+_FOLD_STEPS: Final[Mapping[Fold, tuple[str, tuple[Type | None, ...]]]] = {
+    Fold.ALL: ("_&&_", (BOOL, None)),
+    Fold.EXISTS: ("_||_", (BOOL, None)),
+    Fold.EXISTS_ONE: ("_?_:_", (None, INT, INT)),
+}
+"""The call that cel-go expands a macro's turn into, which its messages name; None stands for the predicate."""
 
 
 def _literal_type(value: object) -> Type:

@@ -219,7 +219,3 @@ def _walk_estimate(operands: Sequence[Operand]) -> Estimate:
 
 WALK: Final = Price(lambda arguments, _result: walk_cost(arguments[0]), _walk_estimate)
 """sum, min, max, isSorted, indexOf …: one visit of each element."""
-
-
-def conditional_size(chosen: Range, other: Range) -> Range:
-    return chosen.union(other)

@@ -26,7 +26,7 @@ from fleetplane.model.cel.ast import (
     Select,
     Struct,
 )
-from fleetplane.model.cel.checker import Checked
+from fleetplane.model.cel.checked import Checked
 from fleetplane.model.cel.cost import (
     LIST_COST,
     MAP_COST,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, assert_never
 
-from fleetplane.model.cel import folds, steps
+from fleetplane.model.cel import control, fields, folds, operations, selection
 from fleetplane.model.cel.adapt import adapter
 from fleetplane.model.cel.ast import (
     Bind,
@@ -27,38 +27,19 @@ from fleetplane.model.cel.ast import (
     Select,
     Struct,
 )
-from fleetplane.model.cel.checker import Checked, find_field
-from fleetplane.model.cel.cost import EQUALITY, LIST_COST, MAP_COST, NOMINAL, STRUCT_COST
+from fleetplane.model.cel.checked import Checked, find_field
+from fleetplane.model.cel.cost import LIST_COST, MAP_COST, STRUCT_COST
 from fleetplane.model.cel.errors import CelError
 from fleetplane.model.cel.frame import FIRST, Step
 from fleetplane.model.cel.library import operators
 from fleetplane.model.cel.library.declarations import Overload
-from fleetplane.model.cel.schema_lists import has_merging, is_merging, merge, typed_equality
-from fleetplane.model.cel.types import Kind, Type
-from fleetplane.model.cel.values import hash_key, weight_within
-
-_ABSENT: Final = object()
+from fleetplane.model.cel.selection import Compiled, constant, general
+from fleetplane.model.cel.types import Kind
 
 _FOLDED: Final = frozenset(
     {"int", "uint", "double", "bool", "string", "bytes", "timestamp", "duration", "dyn"},
 )
 """Conversions that are computed once when their argument is a literal."""
-_NATIVE_KINDS: Final = frozenset({Kind.INT, Kind.UINT, Kind.DOUBLE, Kind.TIMESTAMP, Kind.DURATION, Kind.BOOL})
-_TEXT: Final = frozenset({Kind.STRING, Kind.BYTES})
-_SAME_IN_PYTHON: Final = _NATIVE_KINDS | _TEXT
-_UNCERTAIN: Final = frozenset({Kind.DYN, Kind.ERROR, Kind.PARAMETER, Kind.NULL})
-
-
-class Compiled(NamedTuple):
-    """``constant``: the value when it is known already."""
-
-    step: Step
-    cost: int
-    constant: Any = _ABSENT
-
-    @property
-    def is_constant(self) -> bool:
-        return self.constant is not _ABSENT
 
 
 class Layout(NamedTuple):
@@ -74,10 +55,6 @@ def compile_checked(checked: Checked) -> Layout:
     compiler = _Compiler(checked)
     compiled = compiler.visit(checked.root)
     return Layout(compiled.step, compiled.cost, compiler.inputs, compiler.slots - len(compiler.inputs))
-
-
-def _constant(value: Any) -> Compiled:
-    return Compiled(steps.literal(value), 0, value)
 
 
 class _Compiler:
@@ -98,7 +75,7 @@ class _Compiler:
             case Ident():
                 return self._ident(node)
             case Literal():
-                return _constant(node.value)
+                return constant(node.value)
             case Logic():
                 return self._logic(node)
             case Comprehension():
@@ -131,38 +108,38 @@ class _Compiler:
         return self._places.get(node.name)
 
     def _ident(self, node: Ident) -> Compiled:
-        constant = self._checked.constants.get(node)
-        if constant is not None:
-            return _constant(constant)
+        named = self._checked.constants.get(node)
+        if named is not None:
+            return constant(named)
         for scope in reversed(self._scopes):
             local: Compiled | None = scope.get(node.name)
             if local is not None:
                 return local
-        return Compiled(steps.variable(self._places[node.name]), 1)
+        return Compiled(fields.variable(self._places[node.name]), 1)
 
     def _select(self, node: Select) -> Compiled:
         name = self._checked.qualified.get(node)
         if name is not None:
-            return Compiled(steps.variable(self._places[name]), 1)
-        constant = self._checked.constants.get(node)
-        if constant is not None:
-            return _constant(constant)
+            return Compiled(fields.variable(self._places[name]), 1)
+        named = self._checked.constants.get(node)
+        if named is not None:
+            return constant(named)
         field = self._checked.fields.get(node)
         key = node.name if field is None else field.key
         convert = None if field is None else adapter(field.type)
         operand = self.visit(node.operand)
         if node.test_only:
-            return Compiled(steps.has_field(operand.step, key, null_is_absent=field is not None), operand.cost)
+            return Compiled(fields.has_field(operand.step, key, null_is_absent=field is not None), operand.cost)
         kind = self._types[node.operand].kind
         cost = operand.cost + 1
         if node.optional or kind is Kind.OPTIONAL:
-            return Compiled(steps.select_optional(operand.step, key, convert, null_is_absent=field is not None), cost)
+            return Compiled(fields.select_optional(operand.step, key, convert, null_is_absent=field is not None), cost)
         if field is not None:
             slot = self._slot_of(node.operand)
             if slot is not None:
-                return Compiled(steps.field_of_variable(slot, key, convert), cost)
-            return Compiled(steps.field_of_object(operand.step, key, convert), cost)
-        return Compiled(steps.field_of_map(operand.step, key), cost)
+                return Compiled(fields.field_of_variable(slot, key, convert), cost)
+            return Compiled(fields.field_of_object(operand.step, key, convert), cost)
+        return Compiled(fields.field_of_map(operand.step, key), cost)
 
     # -- operators and calls ------------------------------------------------------------------------------------
 
@@ -183,41 +160,15 @@ class _Compiler:
         if name in {"or", "orValue"} and node.target is not None:
             target, other = arguments
             return Compiled(
-                steps.optional_or(target.step, other.step, other.cost, unwrap=name == "orValue"), target.cost
+                control.optional_or(target.step, other.step, other.cost, unwrap=name == "orValue"), target.cost
             )
         if name in {"_[_]", "_[?_]"}:
             return self._index(name, arguments, nodes)
         kinds = [self._types[one] for one in nodes]
-        operator = self._operator(name, arguments, kinds)
+        operator = selection.operator(name, arguments, kinds)
         if operator is not None:
             return operator
-        return _general(name, overloads, arguments, kinds)
-
-    def _operator(self, name: str, arguments: list[Compiled], kinds: list[Type]) -> Compiled | None:
-        """Fast forms of operators whose operands have a known type."""
-        if name == "!_":
-            return Compiled(steps.negate_bool(arguments[0].step), arguments[0].cost + 1)
-        if len(arguments) != 2:
-            return None
-        left, right = arguments
-        kind = kinds[0].kind if kinds[0].kind is kinds[1].kind else None
-        cost = left.cost + right.cost
-        if name in steps.NATIVE and kind in _SAME_IN_PYTHON:
-            return _comparison(name, kind, left, right)
-        if name in {"_==_", "_!=_"} and has_merging(kinds[0]):
-            return _schema_equality(name, left, right, kinds[0])
-        if name == "_+_" and is_merging(kinds[0]):
-            merged = merge(kinds[0])
-            return Compiled(steps.priced(merged, NOMINAL, left.step, right.step, _list_work), cost)
-        if kind is Kind.INT and name in _INT_STEPS:
-            return Compiled(_INT_STEPS[name](left.step, right.step), cost + 1)
-        if name == "_+_" and kind in _TEXT:
-            return Compiled(steps.join_texts(left.step, right.step), cost)
-        if name == "@in":
-            return _in(left, right, kinds)
-        if any(one.kind in _UNCERTAIN for one in kinds):
-            return _anything(name, left, right)
-        return None
+        return general(name, overloads, arguments, kinds)
 
     def _index(self, name: str, arguments: list[Compiled], nodes: list[Expr]) -> Compiled:
         """An index that is a name or a selection itself costs nothing more: cel-go reads it as part of the path."""
@@ -225,17 +176,17 @@ class _Compiler:
         container, key = (self._types[one] for one in nodes)
         cost = operand.cost + 1 + (0 if _is_attribute(nodes[1]) else index.cost)
         if name == "_[_]" and container.kind is Kind.LIST and key.kind is Kind.INT:
-            return Compiled(steps.index_list(operand.step, index.step), cost)
+            return Compiled(operations.index_list(operand.step, index.step), cost)
         if name == "_[_]" and container.kind is Kind.MAP and key.kind is Kind.STRING:
-            return Compiled(steps.index_map(operand.step, index.step), cost)
+            return Compiled(operations.index_map(operand.step, index.step), cost)
         # Whatever the container turns out to be, and whichever number the key is.
         function = operators.index if name == "_[_]" else operators.optional_index
-        return Compiled(steps.binary(function, operand.step, index.step), cost)
+        return Compiled(operations.binary(function, operand.step, index.step), cost)
 
     def _logic(self, node: Logic) -> Compiled:
         operands = [self.visit(operand) for operand in node.operands]
         parts = [(operand.step, operand.cost if at else 0) for at, operand in enumerate(operands)]
-        return Compiled(steps.logic(parts, is_and=node.is_and), operands[0].cost)
+        return Compiled(control.logic(parts, is_and=node.is_and), operands[0].cost)
 
     def _conditional(self, node: Call) -> Compiled:
         condition, chosen, other = (self.visit(argument) for argument in node.arguments)
@@ -243,14 +194,16 @@ class _Compiler:
             compiled.cost - (1 if _is_attribute(branch) and compiled.cost else 0)
             for branch, compiled in ((node.arguments[1], chosen), (node.arguments[2], other))
         ]
-        return Compiled(steps.conditional(condition.step, chosen.step, costs[0], other.step, costs[1]), condition.cost)
+        return Compiled(
+            control.conditional(condition.step, chosen.step, costs[0], other.step, costs[1]), condition.cost
+        )
 
     # -- literals -------------------------------------------------------------------------------------------------
 
     def _list(self, node: ListLiteral) -> Compiled:
         elements = [self.visit(element) for element in node.elements]
         if not node.optional and all(element.is_constant for element in elements):
-            return _constant([element.constant for element in elements])
+            return constant([element.constant for element in elements])
         parts = [(element.step, at in node.optional) for at, element in enumerate(elements)]
         return Compiled(folds.list_literal(parts), LIST_COST + sum(element.cost for element in elements))
 
@@ -259,7 +212,7 @@ class _Compiler:
         step = folds.map_literal([(key.step, value.step, optional) for key, value, optional in entries])
         if all(key.is_constant and value.is_constant and not optional for key, value, optional in entries):
             try:
-                return _constant(step([]))
+                return constant(step([]))
             except CelError:
                 pass
         return Compiled(step, MAP_COST + sum(key.cost + value.cost for key, value, _ in entries))
@@ -273,7 +226,7 @@ class _Compiler:
             assert known is not None
             value = self.visit(field.value)
             cost += value.cost
-            entries.append((steps.literal(known.key), value.step, field.optional))
+            entries.append((fields.literal(known.key), value.step, field.optional))
         return Compiled(folds.map_literal(entries), cost)
 
     # -- macros ---------------------------------------------------------------------------------------------------
@@ -282,7 +235,7 @@ class _Compiler:
         over = self.visit(node.range)
         slots = [self._new_slot() for _ in node.variables]
         self._scopes.append(
-            {name: Compiled(steps.variable(slot), 1) for name, slot in zip(node.variables, slots, strict=True)}
+            {name: Compiled(fields.variable(slot), 1) for name, slot in zip(node.variables, slots, strict=True)}
         )
         condition = None if node.condition is None else self.visit(node.condition)
         body = self.visit(node.body)
@@ -310,22 +263,22 @@ class _Compiler:
     def _bind(self, node: Bind) -> Compiled:
         value = self.visit(node.value)
         slot = self._new_slot()
-        _, read = steps.bind(slot, value.step, value.cost, steps.literal(None))
+        _, read = control.bind(slot, value.step, value.cost, fields.literal(None))
         self._scopes.append({node.name: Compiled(read, 1)})
         body = self.visit(node.body)
         self._scopes.pop()
-        step, _ = steps.bind(slot, value.step, value.cost, body.step)
+        step, _ = control.bind(slot, value.step, value.cost, body.step)
         return Compiled(step, body.cost)
 
     def _optional_map(self, node: OptionalMap) -> Compiled:
         """cel-go expands it to ``target.hasValue() ? optional.of(body with target.value()) : optional.none()``."""
         target = self.visit(node.target)
         slot = self._new_slot()
-        self._scopes.append({node.name: Compiled(steps.variable(slot), 1)})
+        self._scopes.append({node.name: Compiled(fields.variable(slot), 1)})
         body = self.visit(node.body)
         self._scopes.pop()
         present = target.cost + 1 + body.cost + (0 if node.flat else 1)
-        step = steps.optional_map(target.step, slot, body.step, present, 1, flat=node.flat)
+        step = control.optional_map(target.step, slot, body.step, present, 1, flat=node.flat)
         return Compiled(step, target.cost + 1)
 
 
@@ -337,7 +290,6 @@ _RESULTS: Final[Mapping[Fold, int]] = {
     Fold.MAP: folds.RESULT,
     Fold.MAP_ENTRY: folds.RESULT,
 }
-_INT_STEPS: Final = {"_+_": steps.add_ints, "_-_": steps.subtract_ints, "_*_": steps.multiply_ints}
 
 
 def _is_attribute(node: Expr) -> bool:
@@ -353,84 +305,6 @@ def _is_attribute(node: Expr) -> bool:
 
 def _folded(overloads: tuple[Overload, ...], value: Any) -> Compiled | None:
     try:
-        return _constant(overloads[0].call(value))
+        return constant(overloads[0].call(value))
     except CelError:
         return None
-
-
-def _comparison(name: str, kind: Kind | None, left: Compiled, right: Compiled) -> Compiled:
-    native = steps.NATIVE[name]
-    cost = left.cost + right.cost
-    if kind not in _TEXT:
-        return Compiled(native(left.step, right.step), cost + 1)
-    constant = left if left.is_constant else right
-    if constant.is_constant and len(constant.constant) <= 10:
-        return Compiled(native(left.step, right.step), cost + (1 if constant.constant else 0))
-    return Compiled(steps.compare_texts(steps.COMPARISONS[name], left.step, right.step), cost)
-
-
-def _anything(name: str, left: Compiled, right: Compiled) -> Compiled | None:
-    """Operators on values whose types only show at run time."""
-    cost = left.cost + right.cost + 1
-    if name in {"_==_", "_!=_"}:
-        return Compiled(steps.equal_anything(left.step, right.step, negated=name == "_!=_"), cost)
-    if name in _ORDERINGS:
-        native = steps.COMPARISONS[name]
-        return Compiled(steps.compare_anything(_ORDERINGS[name], native, name, left.step, right.step), cost)
-    if name == "_+_":
-        return Compiled(steps.add_anything(left.step, right.step), cost)
-    if name in _ARITHMETIC:
-        return Compiled(steps.binary(_ARITHMETIC[name], left.step, right.step), cost)
-    return None
-
-
-_ORDERINGS: Final = {
-    "_<_": operators.less,
-    "_<=_": operators.less_equal,
-    "_>_": operators.greater,
-    "_>=_": operators.greater_equal,
-}
-_ARITHMETIC: Final = {
-    "_-_": operators.subtract,
-    "_*_": operators.multiply,
-    "_/_": operators.divide,
-    "_%_": operators.modulo,
-}
-
-
-def _list_work(values: tuple[Any, Any]) -> int:
-    return (len(values[0]) + len(values[1])) // 10
-
-
-def _schema_equality(name: str, left: Compiled, right: Compiled, kind: Type) -> Compiled:
-    equal = typed_equality(kind)
-    function = equal if name == "_==_" else lambda one, other: not equal(one, other)
-    return Compiled(steps.priced(function, EQUALITY, left.step, right.step, _first_work), left.cost + right.cost)
-
-
-def _first_work(values: tuple[Any, Any]) -> int:
-    return weight_within(values[0], 10_000_000) // 3
-
-
-def _in(left: Compiled, right: Compiled, kinds: list[Type]) -> Compiled | None:
-    if right.is_constant and isinstance(right.constant, list):
-        keys = [hash_key(item) for item in right.constant]
-        if None not in keys:
-            return Compiled(steps.member_of(left.step, frozenset(keys), hash_key), left.cost)
-    cost = left.cost + right.cost
-    if kinds[0].kind is Kind.STRING and kinds[1].kind is Kind.LIST:
-        return Compiled(steps.text_in_list(left.step, right.step), cost)
-    if kinds[0].kind is Kind.STRING and kinds[1].kind is Kind.MAP:
-        return Compiled(steps.key_in_map(left.step, right.step), cost + 1)
-    if any(kind.kind in _UNCERTAIN for kind in kinds):
-        return Compiled(steps.in_anything(left.step, right.step), cost)
-    return None
-
-
-def _general(name: str, overloads: tuple[Overload, ...], arguments: list[Compiled], kinds: list[Type]) -> Compiled:
-    cost = sum(argument.cost for argument in arguments)
-    parts = [argument.step for argument in arguments]
-    if len(overloads) == 1 and not any(kind.kind in _UNCERTAIN for kind in kinds):
-        (overload,) = overloads
-        return Compiled(steps.call(overload, parts), cost + (overload.price.known or 0))
-    return Compiled(steps.dispatch(name, overloads, parts), cost)

@@ -112,18 +112,18 @@ def _integer(source: str, at: int, text: str, *, negative: bool) -> Any:
     digits = text[:-1] if unsigned else text
     base = 16 if digits[:2] in {"0x", "0X"} else 10
     if len(digits) > 64:
-        raise _error(source, at, "Syntax error: invalid int literal: it has too many digits")
+        raise _error(source, at, "invalid int literal: it has too many digits")
     value = int(digits, base)
     if unsigned:
         if negative or value > UINT_MAX:
-            raise _error(source, at, "Syntax error: invalid uint literal: it must be within 0 and 2^64-1")
+            raise _error(source, at, "invalid uint literal: it must be within 0 and 2^64-1")
         return Uint(value)
     if negative:
         value = -value
     if value == INT_MAX + 1:
         return _TooLarge(value)
     if not INT_MIN <= value <= INT_MAX:
-        raise _error(source, at, "Syntax error: invalid int literal: it must be within -2^63 and 2^63-1")
+        raise _error(source, at, "invalid int literal: it must be within -2^63 and 2^63-1")
     return value
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from fleetplane.model.cel.ast import Call, Literal
-from fleetplane.model.cel.checker import Checked
+from fleetplane.model.cel.checked import Checked
 from fleetplane.model.cel.errors import CelError, Issue
 from fleetplane.model.cel.library.regex import compiled
 from fleetplane.model.cel.library.times import parse_duration, parse_timestamp

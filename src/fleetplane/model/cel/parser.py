@@ -98,7 +98,9 @@ class _Parser:
 
     def _unexpected(self, wanted: str) -> CelCompileError:
         token = self._token
-        found = "<EOF>" if token.kind == "end" else self._source[token.offset : token.offset + 20].split()[0]
+        found = "<EOF>"
+        if token.kind != "end":
+            found = self._source[token.offset : self._tokens[self._at + 1].offset].split()[0][:40]
         return self._error(token.offset, f"Syntax error: mismatched input '{found}', {wanted}")
 
     def _node(self, node: Expr, *children: Expr) -> Expr:
@@ -134,12 +136,13 @@ class _Parser:
     def _logic(self, *, is_and: bool) -> Expr:
         operator = "&&" if is_and else "||"
         operands = [self._operators(1) if is_and else self._logic(is_and=True)]
-        offset = self._token.offset
-        while self._take(operator):
+        offsets: list[int] = []
+        while token := self._take(operator):
+            offsets.append(token.offset)
             operands.append(self._operators(1) if is_and else self._logic(is_and=True))
         if len(operands) == 1:
             return operands[0]
-        return self._node(Logic(offset, is_and, tuple(operands)), *operands)
+        return self._node(Logic(offsets[0], is_and, tuple(operands), tuple(offsets)), *operands)
 
     def _operators(self, loosest: int) -> Expr:
         """Comparisons, sums and products, by precedence climbing; all associate to the left."""
@@ -205,8 +208,10 @@ class _Parser:
         found: list[Expr] = []
         while self._token.kind != closing:
             found.append(self._expression())
-            if not self._take(","):
-                break
+            if self._token.kind != closing:
+                self._expect(",")
+                if self._token.kind == closing:
+                    raise self._unexpected("expected an expression")
         self._expect(closing)
         return tuple(found)
 
@@ -215,9 +220,7 @@ class _Parser:
         match token.kind:
             case "literal":
                 if is_too_large(token.value):
-                    raise self._error(
-                        token.offset, "Syntax error: invalid int literal: it must be within -2^63 and 2^63-1"
-                    )
+                    raise self._error(token.offset, "invalid int literal: it must be within -2^63 and 2^63-1")
                 return self._node(Literal(token.offset, token.value))
             case "-":
                 return self._node(Literal(token.offset, negated(self._source, self._next())))
@@ -243,7 +246,7 @@ class _Parser:
     def _name(self, token: Token) -> Expr:
         name = str(token.value)
         if name in RESERVED:
-            raise self._error(token.offset, f"Syntax error: reserved identifier: {name}")
+            raise self._error(token.offset, f"reserved identifier: {name}")
         if self._token.kind == "(":
             opening = self._next()
             arguments = self._arguments(")")

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from fleetplane.model.cel.adapt import adapter
-from fleetplane.model.cel.checker import Checked, check
+from fleetplane.model.cel.checked import Checked
+from fleetplane.model.cel.checker import check
 from fleetplane.model.cel.cost import PER_CALL_LIMIT, Range
 from fleetplane.model.cel.declarations import Declarations
 from fleetplane.model.cel.errors import CelCompileError, CelCostExceeded, CelError, Issue

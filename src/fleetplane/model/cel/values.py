@@ -10,7 +10,6 @@ given.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -116,7 +115,6 @@ def type_name(value: Any) -> str:
 NUMBERS: Final = frozenset({int, Uint, float})
 _SAME_TYPE_ONLY: Final = frozenset({str, bytes, bool, Duration, Timestamp, TypeValue, type(None)})
 _ORDERED: Final = frozenset({str, bytes, bool, Duration, Timestamp})
-_CONTAINERS: Final = frozenset({list, dict})
 
 
 def equals(left: Any, right: Any) -> bool:
@@ -194,20 +192,8 @@ def size_of(value: Any) -> int:
     return sized if isinstance(sized, int) else 1
 
 
-def weight_of(value: Any) -> int:
-    """How many values a walk over this one visits: the work of comparing or copying it."""
-    kind = type(value)
-    if kind is list:
-        return 1 + sum(map(weight_of, value))
-    if kind is dict:
-        return 1 + sum(map(weight_of, value.values()))
-    if kind is str or kind is bytes:
-        return 1 + (len(value) >> 6)
-    return 1
-
-
 def weight_within(value: Any, most: int) -> int:
-    """``weight_of``, giving up once it passes ``most``; keeps pricing itself from being expensive."""
+    """How many values a walk over this one visits, counted until it passes ``most``: the work of comparing it."""
     total = 0
     pending = [value]
     while pending and total <= most:
@@ -254,7 +240,3 @@ def is_zero(value: Any) -> bool:
     if isinstance(value, (str, bytes, list, Mapping)):
         return len(value) == 0
     return False
-
-
-def is_finite(value: float) -> bool:
-    return math.isfinite(value)
