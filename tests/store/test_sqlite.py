@@ -88,8 +88,8 @@ class TestFiles:
             await SqliteStore.open(tmp_path)
 
     async def test_something_else_is_refused_in_words(self, path: Path) -> None:
-        path.parent.mkdir()  # noqa: ASYNC240
-        path.write_bytes(b"Dear diary, " * 1000)
+        path.parent.mkdir()
+        path.write_bytes(b"Dear diary, " * 1000)  # noqa: ASYNC240
         with pytest.raises(StoreUnavailable, match="check that it is a writable Fleetplane database"):
             await SqliteStore.open(path)
 
