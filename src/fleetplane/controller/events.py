@@ -8,12 +8,11 @@ events)", and each object gets a small budget that refills slowly, so that a fai
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
-
-import structlog
 
 from fleetplane.client.protocol import Client, cluster_of
 from fleetplane.model.builtin.types import EVENTS
@@ -21,7 +20,7 @@ from fleetplane.model.environment import Environment, timestamp
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, metadata
 
-log = structlog.stdlib.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 EventKind = Literal["Normal", "Warning"]
 
@@ -160,7 +159,7 @@ class EventRecorder:
             await client.create(EVENTS, self._object(series, name), _namespace(series.subject))
         except ApiError as error:
             # The namespace is going away, or we may not write there: not worth more than a line.
-            log.debug("an event could not be recorded", reason=series.reason, error=error.message)
+            log.debug("the event %s could not be recorded: %s", series.reason, error.message)
             return
         self._known[key] = _Known(name, 1, now)
         _limit(self._known)

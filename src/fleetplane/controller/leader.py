@@ -10,11 +10,10 @@ A Lease is a hint, not a fence: a write that was already on its way when leaders
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-
-import structlog
 
 from fleetplane.client.informer import Informer
 from fleetplane.client.protocol import Client
@@ -23,7 +22,7 @@ from fleetplane.model.environment import Environment, micro_timestamp
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object
 
-log = structlog.stdlib.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class LeaderElector:
                         await self._changed.wait()
                 except TimeoutError:
                     pass
-        log.info("leading", lease=self._election.name, identity=self.identity)
+        log.info("%s leads by the Lease %s", self.identity, self._election.name)
 
     async def hold(self) -> None:
         """Renew for as long as that works. Raises LeadershipLost."""
@@ -106,7 +105,7 @@ class LeaderElector:
         try:
             await self._client.update(LEASES, {**self._seen, "spec": spec}, self._election.namespace)
         except ApiError as error:
-            log.info("the Lease could not be released", lease=self._election.name, error=error.message)
+            log.info("the Lease %s could not be released: %s", self._election.name, error.message)
 
     async def _try(self) -> bool:
         """One attempt to take or renew the Lease; False also when the server cannot be asked."""
@@ -114,7 +113,7 @@ class LeaderElector:
             held = await self._attempt()
         except ApiError as error:
             if error.code != 409:
-                log.warning("leader election", lease=self._election.name, error=error.message)
+                log.warning("the Lease %s: %s", self._election.name, error.message)
             return False
         self.leader = self.identity if held else self._holder(self._seen)
         return held

@@ -14,11 +14,10 @@ once and becomes a candidate again.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
-
-import structlog
 
 from fleetplane.client.informer import Informer
 from fleetplane.client.protocol import Client
@@ -32,7 +31,7 @@ from fleetplane.controller.sharding import Shard
 from fleetplane.model.environment import Environment
 from fleetplane.model.resources import ResourceRef
 
-log = structlog.stdlib.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 RELEASE_SECONDS = 3.0
 
@@ -160,7 +159,7 @@ class Manager:
                     await self._run_controllers(controllers)
                     holding.cancel()
             except* LeadershipLost as lost:
-                log.warning("no longer leading; controllers stopped", why=str(lost.exceptions[0]))
+                log.warning("no longer leading, controllers stopped: %s", lost.exceptions[0])
             finally:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(RELEASE_SECONDS):
@@ -192,7 +191,7 @@ class Manager:
             if tasks:
                 _, late = await asyncio.wait(tasks, timeout=self._grace)
                 for task in late:
-                    log.warning("a controller did not finish in time", controller=task.get_name())
+                    log.warning("%s did not finish in time and is cancelled", task.get_name())
                     task.cancel()
 
     def _make_runner(self, controller: Controller) -> Runner:

@@ -8,9 +8,8 @@ makes a new one.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable
-
-import structlog
 
 from fleetplane.client.informer import Change, Informer
 from fleetplane.controller.controller import Controller, Request, Result, Watch
@@ -24,7 +23,7 @@ from fleetplane.model.environment import Environment
 from fleetplane.model.errors import ApiError
 from fleetplane.model.resources import resource_of
 
-log = structlog.stdlib.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Runner:
@@ -179,20 +178,17 @@ class Runner:
         self._metrics.failed.inc()
         self._metrics.errors.inc()
         delay = self.queue.add_rate_limited(request)
-        told = {
-            "controller": self.controller.name,
-            "object": str(request),
-            "failures": self.queue.failures(request),
-            "retry_seconds": round(delay, 3),
-        }
+        failures = self.queue.failures(request)
+        told = {**self._about(request), "failures": failures, "retry_seconds": round(delay, 3)}
+        what = f"{self.controller.name} {request}"
         if isinstance(error, ApiError):
             # Conflicts are how optimistic concurrency works, and other refusals explain themselves: no traceback.
-            level = log.debug if error.code == 409 else log.warning
-            level("reconcile was refused", error=error.message, **told)
+            level = logging.DEBUG if error.code == 409 else logging.WARNING
+            log.log(level, "%s was refused, again in %.3g s: %s", what, delay, error.message, extra=told)
         elif isinstance(error, TimeoutError):
-            log.warning("reconcile took too long", error=str(error) or "timeout", **told)
+            log.warning("%s took too long, again in %.3g s: %s", what, delay, error, extra=told)
         else:
-            log.error("reconcile failed", exc_info=error, **told)
+            log.error("%s failed, again in %.3g s", what, delay, exc_info=error, extra=told)
 
     async def _give_up(self, request: Request, error: Permanent) -> None:
         self._metrics.failed.inc()
@@ -200,14 +196,23 @@ class Runner:
         self._metrics.terminal_errors.inc()
         self.queue.forget(request)
         log.info(
-            "reconcile gave up until something changes",
-            controller=self.controller.name,
-            object=str(request),
-            reason=error.reason,
-            error=error.message,
+            "%s %s gave up until something changes: %s",
+            self.controller.name,
+            request,
+            error.message,
+            extra={**self._about(request), "reason": error.reason},
         )
         if self.controller.on_permanent is not None:
             await self._leave_word(request, self.controller.on_permanent(request, error))
+
+    def _about(self, request: Request) -> dict[str, str]:
+        """What structured logs can be searched for."""
+        return {
+            "controller": self.controller.name,
+            "cluster": request.cluster,
+            "namespace": request.namespace,
+            "object": request.name,
+        }
 
     async def _leave_word(self, request: Request, telling: Awaitable[None]) -> None:
         try:
