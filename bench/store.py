@@ -76,7 +76,7 @@ async def deliveries(store: Store, watchers: int, commits: int, report: Report) 
     await asyncio.sleep(0.01)
     seconds, _ = await timed(8, commits, write)
     begun = time.perf_counter()
-    while seen < watchers * commits and time.perf_counter() - begun < 5:
+    while seen < watchers * commits and time.perf_counter() - begun < 5:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     seconds += time.perf_counter() - begun
     report.table.add_row(f"deliveries, {watchers} watchers", f"{seen / seconds:,.0f}", "", "", "")

@@ -45,7 +45,7 @@ RESOURCES = [("", "pods"), ("apps", "pods")]
 NODES = ["n", "n1", "n12", "m"]
 
 keys = st.builds(
-    lambda cluster, kind, namespace, name: Key(cluster, *kind, namespace, name),
+    lambda cluster, kind, namespace, name: Key(cluster, kind[0], kind[1], namespace, name),
     st.sampled_from(CLUSTERS),
     st.sampled_from(RESOURCES),
     st.sampled_from(NAMESPACES),
@@ -59,7 +59,7 @@ matches = st.lists(
     st.builds(TermMatch, st.sampled_from(["node", "app"]), st.sampled_from(["", *NODES]), st.booleans()), max_size=2
 ).map(tuple)
 selections = st.builds(
-    lambda kind, cluster, namespace, name, wanted: Selection(*kind, cluster, namespace, name, wanted),
+    lambda kind, cluster, namespace, name, wanted: Selection(kind[0], kind[1], cluster, namespace, name, wanted),
     st.sampled_from(RESOURCES),
     st.none() | st.sampled_from(CLUSTERS),
     st.none() | st.sampled_from(NAMESPACES),

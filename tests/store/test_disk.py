@@ -40,7 +40,7 @@ async def test_does_what_it_is_asked(disk: Disk, command: str) -> None:
 
 
 async def test_a_sync_does_not_wait_for_a_checkpoint(disk: Disk) -> None:
-    assert await asyncio.gather(done(disk.checkpoint), done(disk.sync)) == [None, None]
+    assert not any(await asyncio.gather(done(disk.checkpoint), done(disk.sync)))
 
 
 async def test_the_helper_ignores_the_terminal(disk: Disk) -> None:

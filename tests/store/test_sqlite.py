@@ -263,25 +263,14 @@ class TestHousekeeping:
     async def test_long_lists_let_others_run(self, path: Path) -> None:
         store = await SqliteStore.open(path)
         await store.commit([put(f"n{n:05}", bytes(1_000)) for n in range(6_000)])
-        longest = 0.0
-        done = False
+        listing = asyncio.create_task(store.list(PODS))
+        turns = 0
+        while not listing.done():
+            await asyncio.sleep(0)
+            turns += 1
 
-        async def pulse() -> None:
-            nonlocal longest
-            last = time.perf_counter()
-            while not done:
-                await asyncio.sleep(0)
-                now = time.perf_counter()
-                longest, last = max(longest, now - last), now
-
-        beating = asyncio.create_task(pulse())
-        begun = time.perf_counter()
-        assert len((await store.list(PODS)).records) == 6_000
-        total = time.perf_counter() - begun
-        done = True
-        await beating
-
-        assert longest < total / 3
+        assert len((await listing).records) == 6_000
+        assert turns >= 12
         await store.close()
 
     async def test_lists_under_way_survive_compaction(self) -> None:

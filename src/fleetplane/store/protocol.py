@@ -98,7 +98,10 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Remove an object. ``final`` replaces the value that watchers and history see as its last state."""
+    """Remove an object. ``final`` replaces the value that watchers and history see as its last state.
+
+    Deleting what is not there is a failed precondition, whatever the precondition.
+    """
 
     key: Key
     precondition: Precondition = None
@@ -170,6 +173,7 @@ class Watch(Protocol):
         Raises:
             SlowWatcher: more changes are pending than the engine buffers for one watcher.
             Expired: the changes to replay were compacted away meanwhile.
+            StoreUnavailable: the watch or the store has been closed.
         """
 
     @property
@@ -188,6 +192,7 @@ class Store(Protocol):
         Raises:
             PreconditionFailed, ClaimTaken: nothing of this commit was written.
             StoreUnavailable: disk full, connection lost; it is not known to be written unless it says so.
+            ValueError: text with NUL or lone surrogates, or a value that is not bytes.
         """
 
     async def get(self, key: Key) -> Record | None: ...
@@ -204,19 +209,29 @@ class Store(Protocol):
     ) -> Page:
         """Records in key order. ``revision`` reads the past: ``Expired`` once compacted, ``FutureRevision`` beyond now.
 
-        ``offset`` is answered for unfiltered and single-term selections, ``ValueError`` elsewhere.
+        ``offset`` is answered at the newest revision for selections with at most one match, an exact one, and without
+        ``after``; ``ValueError`` elsewhere.
         """
 
     def stream(self, selection: Selection, *, chunk: int = 500) -> AsyncIterator[Page]:
-        """All matching records in pages of ``chunk``, at one revision, in constant memory."""
+        """All matching records in pages of ``chunk``, at one revision, in constant memory.
+
+        Raises ``Expired`` when compaction overtakes a slow reader.
+        """
 
     async def count(self, selection: Selection) -> int: ...
 
     async def watch(self, selection: Selection, after: int | None = None) -> Watch:
-        """Changes after revision ``after`` (``None``: from now). Raises ``Expired`` when they are compacted."""
+        """Changes after revision ``after`` (``None``: from now).
+
+        Raises ``Expired`` when they are compacted, ``FutureRevision`` when that is not reached yet.
+        """
 
     async def history(self, key: Key, *, limit: int = 100) -> Sequence[Event]:
-        """Past versions that retention still holds, newest first."""
+        """Changes of a key that retention still holds, newest first, the current version among them.
+
+        A deletion takes the history before it along when it is compacted.
+        """
 
     async def revision(self) -> int:
         """The newest visible revision."""
@@ -228,7 +243,10 @@ class Store(Protocol):
     def compacted(self) -> int: ...
 
     async def drop_cluster(self, cluster: str) -> int:
-        """Delete every object, claim and history of a logical cluster; returns how many objects there were."""
+        """Delete every object and claim of a logical cluster, in steps; returns how many objects there were.
+
+        Watchers are told each deletion. The past of the cluster goes with compaction, whatever retention says.
+        """
 
     async def close(self) -> None: ...
 
@@ -278,4 +296,4 @@ class StoreUnavailable(StoreError):
 
 
 class StoreLocked(StoreError):
-    """Another process has this data directory open."""
+    """Another store, most likely in another process, has this data open."""
