@@ -53,7 +53,7 @@ def decode_json(body: bytes) -> tuple[Any, list[str]]:
         raise errors.bad_request(f"the body is not valid JSON: {error}") from None
     check_depth(value, body.count(b"{") + body.count(b"["))
     # A duplicate makes the re-encoded value shorter; only a body that is not compact has to be read again to be sure.
-    if len(orjson.dumps(value)) == len(body):
+    if len(orjson.dumps(value)) == len(body.rstrip()):
         return value, []
     return value, _duplicates(body)
 

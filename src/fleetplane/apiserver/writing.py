@@ -479,7 +479,6 @@ class Writes:
             subresource=call.target.subresource,
             dry_run=call.dry_run,
             cluster=self._clusters.name_of(call.key_cluster),
-            uid=self._environment.uuid(),
         )
 
     async def _respond(self, call: Call, record: Record | None, obj: Object, *, status: int = 200) -> Response:

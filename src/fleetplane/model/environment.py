@@ -53,7 +53,7 @@ def name_suffix(environment: Environment, length: int = 5) -> str:
 
 def timestamp(moment: datetime) -> str:
     """``metav1.Time``: RFC 3339 in UTC, whole seconds."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).isoformat(timespec="seconds")[:19] + "Z"
 
 
 def micro_timestamp(moment: datetime) -> str:
