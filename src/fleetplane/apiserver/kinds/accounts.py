@@ -10,7 +10,7 @@ from fleetplane.apiserver.kinds.access import entries, fill, number, text
 from fleetplane.apiserver.kinds.behaviour import KindBehaviour
 from fleetplane.apiserver.kinds.checks import Errors, collected, ip, named, required_choice
 from fleetplane.apiserver.kinds.checks import port as port_errors
-from fleetplane.apiserver.kinds.columns import NONE, at_most, integer_column, text_column
+from fleetplane.apiserver.kinds.columns import NONE, at_most, text_column
 from fleetplane.apiserver.kinds.container_rules import PROTOCOLS
 from fleetplane.model import names
 from fleetplane.model.errors import FieldError
@@ -18,7 +18,7 @@ from fleetplane.model.objects import Object
 from fleetplane.model.table import AGE, NAME
 
 SERVICE_ACCOUNTS: Final = KindBehaviour(
-    columns=(NAME, integer_column("Secrets", "Secrets it lists.", lambda obj: len(entries(obj, "secrets"))), AGE),
+    columns=(NAME, text_column("Secrets", "Secrets it lists.", lambda obj: len(entries(obj, "secrets"))), AGE),
     has_generation=False,
 )
 

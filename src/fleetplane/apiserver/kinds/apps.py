@@ -124,10 +124,8 @@ DEPLOYMENTS: Final = KindBehaviour(
     columns=(
         NAME,
         text_column("Ready", "Pods that are ready, of those wanted.", ready_of()),
-        text_column(
-            "Up-to-date", "Pods of the newest template.", lambda obj: str(count("status", "updatedReplicas")(obj))
-        ),
-        text_column("Available", "Pods that can be used.", lambda obj: str(count("status", "availableReplicas")(obj))),
+        text_column("Up-to-date", "Pods of the newest template.", count("status", "updatedReplicas")),
+        text_column("Available", "Pods that can be used.", count("status", "availableReplicas")),
         AGE,
         *template_columns("spec", "template"),
         selector_column("spec", "selector"),
@@ -269,6 +267,8 @@ STATEFUL_SETS: Final = KindBehaviour(
 
 # DaemonSets
 
+_TEMPLATE_GENERATION: Final = "deprecated.daemonset.template.generation"
+
 
 def _default_daemon_set(daemon_set: Object) -> None:
     spec = _default_workload(daemon_set)
@@ -277,6 +277,18 @@ def _default_daemon_set(daemon_set: Object) -> None:
     fill(strategy, type="RollingUpdate")
     if strategy.get("type") == "RollingUpdate":
         fill(made(strategy, "rollingUpdate"), maxUnavailable=1, maxSurge=0)
+
+
+def _count_template(daemon_set: Object) -> None:
+    made(daemon_set, "metadata", "annotations")[_TEMPLATE_GENERATION] = "1"
+
+
+def _recount_template(daemon_set: Object, old: Object) -> None:
+    """The annotation that older clients know the template's generation by."""
+    before = text(section(old, "metadata", "annotations"), _TEMPLATE_GENERATION) or "1"
+    changed = section(daemon_set, "spec").get("template") != section(old, "spec").get("template")
+    count = int(before) + 1 if changed and before.isdigit() else before
+    made(daemon_set, "metadata", "annotations")[_TEMPLATE_GENERATION] = str(count)
 
 
 def _validate_daemon_set(daemon_set: Object, old: Object | None) -> Errors:
@@ -323,6 +335,8 @@ def _validate_daemon_status(daemon_set: Object, old: Object | None) -> Errors:
 
 DAEMON_SETS: Final = KindBehaviour(
     default=_default_daemon_set,
+    prepare_create=_count_template,
+    prepare_update=_recount_template,
     validate=collected(_validate_daemon_set),
     validate_status=collected(_validate_daemon_status),
     columns=(
@@ -370,7 +384,7 @@ CONTROLLER_REVISIONS: Final = KindBehaviour(
     columns=(
         NAME,
         text_column("Controller", "Whose revision it is.", _controller),
-        text_column("Revision", "Its number.", lambda obj: str(count("revision")(obj))),
+        text_column("Revision", "Its number.", count("revision")),
         AGE,
     ),
     has_generation=False,

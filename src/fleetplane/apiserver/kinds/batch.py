@@ -81,9 +81,13 @@ def _prepare_create(job: Object) -> None:
     metadata = section(job, "metadata")
     uid, name = text(metadata, "uid"), text(metadata, "name")
     labels = made(spec, "template", "metadata", "labels")
+    follows = bool(labels) and metadata.get("labels") == labels
     for uid_label, name_label in ((UID_LABEL, NAME_LABEL), (_OLD_UID_LABEL, _OLD_NAME_LABEL)):
         labels.setdefault(uid_label, uid)
         labels.setdefault(name_label, name)
+    if follows:
+        # labels that were taken from the template stay in step with it
+        metadata["labels"] = dict(labels)
     if spec.get("selector") is None:
         spec["selector"] = {}
     if isinstance(spec["selector"], dict):
@@ -341,7 +345,7 @@ CRON_JOBS: Final = KindBehaviour(
         NAME,
         text_column("Schedule", "When it runs, as cron writes it.", at("spec", "schedule")),
         text_column("Timezone", "In which time zone.", at("spec", "timeZone", default=NONE)),
-        boolean_column("Suspend", "Whether it pauses.", at("spec", "suspend", default=False)),
+        boolean_column("Suspend", "Whether it pauses.", lambda obj: str(section(obj, "spec").get("suspend") is True)),
         integer_column("Active", "Jobs running now.", lambda obj: len(entries(section(obj, "status"), "active"))),
         timed_column("Last Schedule", "When it ran last.", _last_schedule),
         AGE,

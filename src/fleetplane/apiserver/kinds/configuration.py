@@ -63,7 +63,7 @@ def _validate_config_map(new: Object, old: Object | None) -> Errors:
     size = sum(len(value.encode("utf-8", "surrogatepass")) for value in data.values())
     for key, value in binary.items():
         if key in data:
-            yield FieldError.invalid(f"data[{key}]", key, f'duplicate of key present in binaryData: "{key}"')
+            yield FieldError.invalid(f"data[{key}]", key, "duplicate of key present in binaryData")
         raw = _decoded(value)
         if raw is None:
             yield FieldError.invalid(f"binaryData[{key}]", value[:64], "must be base64")

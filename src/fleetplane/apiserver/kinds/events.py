@@ -7,17 +7,18 @@ may say less.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 from fleetplane.apiserver.kinds.access import number, section, text
 from fleetplane.apiserver.kinds.behaviour import KindBehaviour
 from fleetplane.apiserver.kinds.checks import Errors, collected, named
-from fleetplane.apiserver.kinds.columns import at, integer_column, text_column, timed_column
+from fleetplane.apiserver.kinds.columns import at, text_column, timed_column
 from fleetplane.model import names
 from fleetplane.model.errors import FieldError
 from fleetplane.model.objects import Object
-from fleetplane.model.table import Cell, Column, time_since
+from fleetplane.model.table import NAME, Cell, Column, time_since
 
 _INVOLVED: Final = ("apiVersion", "fieldPath", "kind", "name", "namespace", "resourceVersion", "uid")
 _IMMUTABLE_IN_SERIES: Final = (
@@ -115,8 +116,8 @@ COLUMNS: Final[tuple[Column, ...]] = (
     text_column("Source", "Who reports it.", _source, wide=True),
     text_column("Message", "What happened.", lambda event: text(event, "message").strip()),
     timed_column("First Seen", "Time since it happened first.", _first_seen, wide=True),
-    integer_column("Count", "How often it happened.", _count, wide=True),
-    text_column("Name", "Name of the event.", at("metadata", "name"), wide=True),
+    text_column("Count", "How often it happened.", _count, wide=True),
+    replace(NAME, priority=1),
 )
 
 EVENTS: Final = KindBehaviour(

@@ -115,7 +115,7 @@ def _backend(backend: Object, path: str) -> Errors:
             yield from required(resource.get(key), f"{path}.resource.{key}")
         return
     if service is None:
-        yield FieldError.required(path, "must specify a service or resource backend")
+        yield FieldError.invalid(path, "", "resource or service backend is required")
         return
     if not service.get("name"):
         yield FieldError.required(f"{path}.service.name")

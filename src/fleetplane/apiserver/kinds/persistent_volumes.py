@@ -44,8 +44,6 @@ def _default_volume(volume: Object) -> None:
     fill(spec, persistentVolumeReclaimPolicy="Retain", volumeMode="Filesystem")
     if isinstance(spec.get("hostPath"), dict):
         fill(spec["hostPath"], type="")
-    if isinstance(spec.get("claimRef"), dict):
-        fill(spec["claimRef"], kind="PersistentVolumeClaim", apiVersion="v1")
     default_volume_source(spec)
     fill(made(volume, "status"), phase="Pending")
 
@@ -60,7 +58,7 @@ def _validate_volume(volume: Object, old: Object | None) -> Errors:
     capacity = spec.get("capacity") or {}
     if not capacity:
         yield FieldError.required("spec.capacity")
-    elif "storage" not in capacity or len(capacity) > 1:
+    if "storage" not in capacity or len(capacity) > 1:
         yield FieldError.not_supported("spec.capacity", sorted(capacity), ["storage"])
     for name, value in capacity.items():
         yield from quantity(value, f"spec.capacity[{name}]", allow_zero=False)

@@ -14,8 +14,6 @@ from fleetplane.apiserver.kinds.checks import (
     ip,
     label_errors,
     named,
-    not_negative,
-    required,
     required_choice,
     required_name,
     supported,
@@ -59,14 +57,11 @@ def pod_spec(spec: Object, path: str) -> Errors:
     yield from _dns(spec, path)
     yield from label_errors(spec.get("nodeSelector") or {}, f"{path}.nodeSelector")
     yield from _security(spec, path)
-    for index, secret in enumerate(spec.get("imagePullSecrets") or ()):
-        yield from required(secret.get("name"), f"{path}.imagePullSecrets[{index}].name")
     yield from affinity(spec.get("affinity") or {}, f"{path}.affinity")
     yield from tolerations(spec.get("tolerations") or (), f"{path}.tolerations")
     yield from spread_constraints(spec.get("topologySpreadConstraints") or (), f"{path}.topologySpreadConstraints")
     yield from _names(spec, path)
     yield from in_range(spec.get("activeDeadlineSeconds"), 1, MAX_INT32, f"{path}.activeDeadlineSeconds")
-    yield from not_negative(spec.get("terminationGracePeriodSeconds"), f"{path}.terminationGracePeriodSeconds")
     for index, alias in enumerate(spec.get("hostAliases") or ()):
         yield from ip(alias.get("ip") or "", f"{path}.hostAliases[{index}].ip")
         for name in alias.get("hostnames") or ():

@@ -182,7 +182,7 @@ def webhook_url(url: str, path: str) -> Errors:
         yield FieldError.required(path, detail)
         return
     if parts.scheme != "https":
-        detail = f"'https' is the only allowed URL scheme; desired format: https://host[/path], found {parts.scheme!r}"
+        detail = "'https' is the only allowed URL scheme; desired format: https://host[/path]"
         yield FieldError.invalid(path, parts.scheme, detail)
     if not host:
         yield FieldError.invalid(path, host or "", "host must be specified; desired format: https://host[/path]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from fleetplane.apiserver.kinds.access import entries, fill, made, section, text, words
@@ -69,7 +70,7 @@ def _class_name(storage_class: Mapping[str, Any]) -> str:
     return text(section(storage_class, "metadata"), "name") + (" (default)" if default else "")
 
 
-_NAME_WITH_DEFAULT: Final = text_column("Name", "Name of the class; one may be the default.", _class_name)
+_NAME_WITH_DEFAULT: Final = replace(NAME, cell=lambda obj, now: _class_name(obj))
 
 STORAGE_CLASSES: Final = KindBehaviour(
     default=_default_class,
@@ -79,7 +80,7 @@ STORAGE_CLASSES: Final = KindBehaviour(
         text_column("Provisioner", "Who makes its volumes.", at("provisioner")),
         text_column("ReclaimPolicy", "What happens to a volume nobody claims.", at("reclaimPolicy")),
         text_column("VolumeBindingMode", "When a volume is chosen.", at("volumeBindingMode", default=UNSET)),
-        boolean_column("AllowVolumeExpansion", "Whether volumes may grow.", at("allowVolumeExpansion", default=False)),
+        text_column("AllowVolumeExpansion", "Whether volumes may grow.", at("allowVolumeExpansion", default=False)),
         AGE,
     ),
     has_generation=False,
