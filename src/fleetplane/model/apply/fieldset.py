@@ -129,6 +129,19 @@ def _only_below(one: Trie, other: Trie) -> Trie | None:
     return result or None
 
 
+def _overlap(one: Trie, other: Trie) -> Trie | None:
+    """As ``_intersection``; a leaf of ``other`` also meets what ``one`` has below it, if not the leaf itself."""
+    if not other:
+        return {} if is_member(one) else one
+    result: Trie = {}
+    for element, node in one.items():
+        if element != "." and (theirs := other.get(element)) is not None:
+            kept = _overlap(node, theirs)
+            if kept is not None:
+                result[element] = kept
+    return _with_membership(result, member=is_member(one) and is_member(other))
+
+
 def _leaves(node: Trie) -> Trie:
     return {element: _leaves(child) for element, child in node.items() if element != "."}
 
@@ -167,6 +180,11 @@ def without_below(one: Trie, other: Trie) -> Trie:
 def only_below(one: Trie, other: Trie) -> Trie:
     """Members of ``one`` that are members of ``other`` or below one."""
     return _root(_only_below(one, other)) if one and other else {}
+
+
+def overlap(one: Trie, other: Trie) -> Trie:
+    """Members of ``one`` that a change of ``other`` touches: those in both, and those below a leaf that became one."""
+    return _root(_overlap(one, other)) if one and other else {}
 
 
 def leaves(one: Trie) -> Trie:

@@ -32,7 +32,7 @@ from fleetplane.model.apply.entries import (
     with_entries,
     with_rows,
 )
-from fleetplane.model.apply.fieldset import Trie, difference, only_below, paths, shown, union, without_below
+from fleetplane.model.apply.fieldset import Trie, difference, overlap, paths, shown, union, without_below
 from fleetplane.model.apply.typed import Comparison, all_fields, applied_fields, compare, merge, remove
 from fleetplane.model.errors import ApiError, FieldError, bad_request
 from fleetplane.model.jsonvalue import MAX_DEPTH, copied
@@ -307,7 +307,7 @@ class _Apply:
         found: list[tuple[Id, Trie]] = []
         for key, entry in self.entries.items():
             if key != self.own and (changed := versions.find(entry.api_version)) is not None:
-                common = only_below(entry.fields, changed.changed)
+                common = overlap(entry.fields, changed.changed)
                 if common:
                     found.append((key, common))
         if not found:
