@@ -20,6 +20,7 @@ from fleetplane.model.builtin import definition_name, definitions
 from fleetplane.model.objects import Object, split_api_version
 
 V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+_V2_ANSWER = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"  # "@" is no part of a media type
 _SCHEMA = "#/components/schemas/"
 _PATCH_TYPES = (
     "application/apply-patch+yaml",
@@ -94,11 +95,11 @@ class OpenApi:
         if request.headers.get("if-none-match") == headers["ETag"]:
             return Response(304, b"", JSON, headers)
         accept = request.headers.get("accept", "")
-        if V2_PROTOBUF in accept or "application/com.github.proto-openapi.spec.v2.v1.0+protobuf" in accept:
+        if V2_PROTOBUF in accept or _V2_ANSWER in accept:
             from fleetplane.model.protobuf.openapi_v2 import encode_document  # noqa: PLC0415  (old clients only)
 
             encoded, _ = self._kept(cluster, "v2.pb", lambda: encode_document(orjson.loads(body)))
-            return Response(200, encoded, V2_PROTOBUF, headers)
+            return Response(200, encoded, _V2_ANSWER, headers)
         return Response(200, body, JSON, headers)
 
 
