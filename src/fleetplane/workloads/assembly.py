@@ -8,6 +8,7 @@ from fleetplane.model.builtin.types import (
     CONFIG_MAPS,
     CUSTOM_RESOURCE_DEFINITIONS,
     DEPLOYMENTS,
+    JOBS,
     NAMESPACES,
     NODES,
     PODS,
@@ -16,6 +17,7 @@ from fleetplane.model.builtin.types import (
 )
 from fleetplane.workloads.deployment.reconcile import Deployments
 from fleetplane.workloads.garbage.reconcile import GarbageCollection
+from fleetplane.workloads.job.reconcile import Jobs, OrphanPods
 from fleetplane.workloads.namespaces.defaults import ACCOUNT_FIELDS, ROOT_CA_FIELDS, Accounts, RootCertificates
 from fleetplane.workloads.namespaces.reconcile import Namespaces
 from fleetplane.workloads.replicaset.reconcile import REPLICA_SET, Replicas
@@ -42,7 +44,8 @@ def controllers(
     )
     namespaces = manager.informer(NAMESPACES)
     accounts = manager.informer(SERVICE_ACCOUNTS, fields=ACCOUNT_FIELDS)
-    shared = [manager.informer(one) for one in (PODS, REPLICA_SETS, DEPLOYMENTS, NODES, NAMESPACES)]
+    jobs = manager.informer(JOBS)
+    shared = [manager.informer(one) for one in (PODS, REPLICA_SETS, DEPLOYMENTS, JOBS, NODES, NAMESPACES)]
     definitions = manager.informer(CUSTOM_RESOURCE_DEFINITIONS)
     made = [
         Namespaces(actor, namespaces).controller(),
@@ -50,6 +53,8 @@ def controllers(
         GarbageCollection(manager, actor, shared, definitions).controller(),
         Replicas(REPLICA_SET, actor, replica_sets, pods).controller("replicaset"),
         Deployments(actor, manager.informer(DEPLOYMENTS), replica_sets, pods).controller(),
+        Jobs(actor, jobs, pods).controller(),
+        OrphanPods(actor, jobs, manager.informer(PODS)).controller(),
         scheduler.controller(),
     ]
     if root_certificate:

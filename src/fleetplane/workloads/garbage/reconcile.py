@@ -99,8 +99,7 @@ class GarbageCollection:
         begun = self._actor.environment.monotonic()
         while self._manager.is_ready:
             version = self._definitions.resource_version
-            if version != followed_for:
-                await self._follow_all(group)
+            if version != followed_for and await self._follow_all(group):
                 followed_for = version
             if not self._started and (self._is_synced() or self._actor.environment.monotonic() - begun > PATIENCE):
                 self._started = True
@@ -113,8 +112,13 @@ class GarbageCollection:
 
     # what is followed
 
-    async def _follow_all(self, group: asyncio.TaskGroup) -> None:
-        wanted = await self._resources()
+    async def _follow_all(self, group: asyncio.TaskGroup) -> bool:
+        """Whether the server could be asked what there is."""
+        try:
+            wanted = await self._resources()
+        except ApiError as error:
+            log.warning("garbage collector: %s; asking again", error.message)
+            return False
         for key in [key for key in self._followed if key not in wanted or self._followed[key].task.done()]:
             followed = self._followed.pop(key)
             followed.task.cancel()
@@ -132,6 +136,7 @@ class GarbageCollection:
                 )
                 task = group.create_task(follower.run(), name=f"garbage follower {resource.qualified}")
                 self._followed[key] = _Followed(follower, task)
+        return True
 
     async def _resources(self) -> dict[tuple[str, str], ResourceType]:
         """Everything deletable that is served: the root cluster's resources, and every cluster's own definitions."""

@@ -12,7 +12,6 @@ from typing import Any, Final, Literal
 
 from fleetplane.client.protocol import CLUSTER_ANNOTATION, Client, Unreachable
 from fleetplane.controller.events import EventRecorder
-from fleetplane.controller.status import status_difference
 from fleetplane.model.environment import Environment
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, controller_of, is_deleting, metadata, name, namespace, uid
@@ -53,10 +52,9 @@ class Actor:
         current = obj.get("status") or {}
         if same_meaning(current, status):
             return
-        removed: Object = {key: None for key in current if key not in status}
         patch = {
             "metadata": {"resourceVersion": metadata(obj).get("resourceVersion")},
-            "status": status_difference(current, {**status, **removed}),
+            "status": merge_difference(current, status),
         }
         await self.client(cluster).patch(resource, name(obj), patch, namespace(obj) or None, subresource="status")
 
@@ -140,3 +138,16 @@ class Actor:
 def is_namespace_ending(error: ApiError) -> bool:
     """Creating was refused because the namespace is being deleted: nothing to tell anyone."""
     return error.code == 403 and any(cause.reason == "NamespaceTerminating" for cause in error.causes)
+
+
+def merge_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Object:
+    """The merge patch (RFC 7386) that turns ``old`` into exactly ``new``."""
+    difference: Object = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        known = old.get(key)
+        if isinstance(value, Mapping) and isinstance(known, Mapping):
+            if inner := merge_difference(known, value):
+                difference[key] = inner
+        elif known != value or key not in old:
+            difference[key] = value
+    return difference

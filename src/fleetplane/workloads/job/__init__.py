@@ -1,0 +1,1 @@
+"""Job: runs pods to completion, so many times, and counts each exactly once."""
