@@ -141,6 +141,20 @@ async def test_a_waiter_cancelled_as_it_is_woken_passes_the_key_on() -> None:
 
 
 @virtually
+async def test_a_waiter_cancelled_before_the_queue_closes_just_ends() -> None:
+    queue = queue_of()
+    waiters = [asyncio.ensure_future(queue.get()) for _ in range(2)]
+    await asyncio.sleep(0)
+    for waiter in waiters:
+        waiter.cancel()
+    queue.add("a")
+    queue.close()
+
+    outcomes = await asyncio.gather(*waiters, return_exceptions=True)
+    assert [type(one) for one in outcomes] == [asyncio.CancelledError] * 2
+
+
+@virtually
 async def test_it_counts_under_the_names_dashboards_know() -> None:
     metrics = Metrics()
     queue: WorkQueue[str] = WorkQueue(SimulatedEnvironment(), metrics=QueueMetrics(metrics, "q"))

@@ -17,6 +17,7 @@ import asyncio
 import heapq
 from collections import OrderedDict, deque
 from collections.abc import Hashable
+from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
 from fleetplane.client.backoff import Backoff
@@ -124,7 +125,8 @@ class WorkQueue(Generic[K]):
                 if waiter.done() and not waiter.cancelled():
                     self._wake_one()  # woken and cancelled at once: somebody else must go
                 else:
-                    self._waiters.remove(waiter)
+                    with suppress(ValueError):  # passed over by a wake-up, or the queue was closed
+                        self._waiters.remove(waiter)
                 raise
         raise QueueClosed
 
