@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -233,3 +234,17 @@ def test_deeply_nested_data_is_an_error() -> None:
         deep = [deep]
     with pytest.raises((CelError, CelCostExceeded)):
         compile("x == x", DECLARATIONS).evaluate({"x": deep, "self": {}})
+
+
+def test_a_small_budget_still_compares_large_objects() -> None:
+    """Kubernetes charges comparing two objects by their number of properties, however large they are inside."""
+    program = compile("x.objects[0] == x.objects[0] && x == x", DECLARATIONS)
+    data = {"objects": BIG["objects"]}
+    assert program.run({"x": data, "self": {}}, cost_limit=20) == (True, 3 + 3 + 1 + 1 + 1 + 1)
+
+
+def test_the_same_program_runs_in_many_threads() -> None:
+    program = compile("self.l.map(v, v * 2.0).sum() + x.a", DECLARATIONS, result=None)
+    with ThreadPoolExecutor(4) as pool:
+        results = pool.map(lambda n: program.evaluate({"self": {"l": list(range(n))}, "x": {"a": 0.5}}), range(200))
+        assert list(results) == [n * (n - 1) + 0.5 for n in range(200)]

@@ -238,8 +238,9 @@ class _Checker:
     ) -> Type:
         result: Type | None = None
         fitting: list[Overload] = []
+        kinds_known = [self.unifier.resolve(argument).kind for argument in arguments]
         for overload in overloads:
-            if len(overload.parameters) != len(arguments):
+            if len(overload.parameters) != len(arguments) or _hopeless(overload, kinds_known):
                 continue
             *parameters, declared = self.unifier.instantiate(*overload.parameters, overload.result)
             if not self.unifier.assignable(parameters, arguments):
@@ -399,6 +400,17 @@ _FOLD_STEPS: Final[Mapping[Fold, tuple[str, tuple[Type | None, ...]]]] = {
     Fold.EXISTS_ONE: ("_?_:_", (None, INT, INT)),
 }
 """The call that cel-go expands a macro's turn into, which its messages name; None stands for the predicate."""
+
+
+_PLAIN: Final = frozenset({Kind.BOOL, Kind.INT, Kind.UINT, Kind.DOUBLE, Kind.STRING, Kind.BYTES, Kind.LIST, Kind.MAP})
+
+
+def _hopeless(overload: Overload, kinds: Sequence[Kind]) -> bool:
+    """Whether two plain kinds differ, which spares most overloads the full comparison."""
+    return any(
+        wanted.kind is not found and wanted.kind in _PLAIN and found in _PLAIN
+        for wanted, found in zip(overload.parameters, kinds, strict=True)
+    )
 
 
 def _literal_type(value: object) -> Type:
