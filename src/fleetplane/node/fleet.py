@@ -162,7 +162,7 @@ class SimulatedFleet:
                 before = made.get("status") or {}
                 status = node_status(node, before, self.environment.now())
                 if before.get("conditions") is None or before.get("capacity") != status["capacity"]:
-                    await self.client.patch(NODES, name, {"status": status}, type="strategic", subresource="status")
+                    await self.client.patch(NODES, name, {"status": status}, type="merge", subresource="status")
                 await self._renew_one(name, str(made["metadata"].get("uid") or ""))
             except ApiError as error:
                 if 400 <= error.code < 500 and error.code not in {404, 409, 429}:

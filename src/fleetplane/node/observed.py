@@ -45,6 +45,7 @@ class ContainerNotes:
     waiting: Waiting | None = None
     failed_at: datetime | None = None
     retry_at: datetime | None = None
+    retry_seconds: float = 0.0
     image_backoff: Backoff = Backoff()
     restart_backoff: Backoff = Backoff()
     next_attempt: int = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fleetplane.client.protocol import Client
@@ -29,10 +29,14 @@ _log = logging.getLogger(__name__)
 
 
 class StatusReporter:
-    """See the module. ``changed`` and ``ended`` never wait; ``run`` does the sending."""
+    """``uid_of`` tells the uid of the API object that shows a pod; empty when there is none (yet).
 
-    def __init__(self, client: Client, *, parallel: int = 8) -> None:
+    ``changed`` and ``ended`` never wait; ``run`` does the sending.
+    """
+
+    def __init__(self, client: Client, *, parallel: int = 8, uid_of: Callable[[PodView], str] | None = None) -> None:
         self._client = client
+        self._uid_of = uid_of or (lambda pod: pod.uid)
         self._parallel = parallel
         self._waiting: OrderedDict[str, PodWorker] = OrderedDict()
         self._ending: set[str] = set()
@@ -121,7 +125,7 @@ class StatusReporter:
             await self._end(pod)
 
     async def _send_status(self, pod: PodView, status: Object) -> None:
-        name, api_uid = api_identity(pod)
+        name, api_uid = pod.name, self._uid_of(pod)
         if not api_uid:
             return
         before = self._sent.get(pod.uid) or pod.object.get("status") or {}
@@ -141,7 +145,7 @@ class StatusReporter:
         self._sent[pod.uid] = status
 
     async def _end(self, pod: PodView) -> None:
-        name, api_uid = api_identity(pod)
+        name, api_uid = pod.name, self._uid_of(pod)
         if not api_uid:
             self.forget(pod.uid)
             return
@@ -151,13 +155,6 @@ class StatusReporter:
             if error.code not in {404, 409}:
                 raise
         self.forget(pod.uid)
-
-
-def api_identity(pod: PodView) -> tuple[str, str]:
-    """Name and uid of the API object that shows this pod; no uid when there is none (a static pod, offline)."""
-    if pod.static:
-        return pod.name, str(pod.object.get("mirrorUid") or "")
-    return pod.name, pod.uid
 
 
 def is_dull(status: Mapping[str, Any]) -> bool:

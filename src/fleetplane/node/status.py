@@ -90,7 +90,7 @@ def pod_status(
 
 def _pod_addresses(pod: PodView, observed: Observed, notes: PodNotes, node: NodeFacts) -> tuple[str, ...]:
     sandbox = observed.sandbox
-    if pod.host_network:
+    if pod.host_network or (sandbox is not None and sandbox.network == "host"):
         return node.addresses if sandbox is not None else ()
     return sandbox.addresses if sandbox is not None and sandbox.addresses else notes.addresses
 

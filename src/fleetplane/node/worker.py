@@ -54,6 +54,7 @@ from fleetplane.node.runtime import ContainerRuntime, ContainerState, NotThere, 
 from fleetplane.node.status import NodeFacts, pod_status, terminated_state
 
 RETRY_SECONDS = 2.0
+LONGEST_RETRY_SECONDS = 16.0
 BROKEN_SECONDS = 10.0
 START_ERROR_CODE = 128
 REFRESH = "/refresh"
@@ -173,9 +174,9 @@ class PodWorker:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        if self.pod.host_network:
-            return self.facts.addresses
         sandbox = self.sandbox
+        if self.pod.host_network or (sandbox is not None and sandbox.network == "host"):
+            return self.facts.addresses
         return sandbox.addresses if sandbox is not None else ()
 
     def close(self) -> None:
@@ -238,6 +239,7 @@ class PodWorker:
             waiting=None,
             failed_at=None,
             retry_at=None,
+            retry_seconds=0.0,
             next_attempt=attempt + 1,
         )
 
@@ -473,13 +475,15 @@ class PodWorker:
     def _refused(self, container: ContainerView, reason: str, message: str) -> None:
         """It could not be created: say so, try again soon."""
         now = self.around.environment.now()
+        seconds = min(LONGEST_RETRY_SECONDS, max(RETRY_SECONDS, self.notes.of(container.name).retry_seconds * 2))
         if self.notes.of(container.name).waiting != Waiting(reason, message):
             self._say("Failed", f"Error: {message}", warning=True, container=container)
         self.note(
             container.name,
             waiting=Waiting(reason, message),
             failed_at=now,
-            retry_at=now + timedelta(seconds=RETRY_SECONDS),
+            retry_at=now + timedelta(seconds=seconds),
+            retry_seconds=seconds,
         )
 
     async def _remove_never_started(self, name: str) -> None:

@@ -149,7 +149,7 @@ class PodmanRuntime:
             ready=True,
             created_at=self._environment.now(),
             addresses=addresses,
-            network=spec.network,
+            network="pod" if addresses else "host" if spec.network == "pod" else spec.network,
         )
 
     async def stop_sandbox(self, sandbox_id: str) -> None:
@@ -189,7 +189,8 @@ class PodmanRuntime:
 
     def _sandbox(self, key: str, labels: Mapping[str, str], attached: Mapping[str, Any], created: Any) -> Sandbox:
         uid, _, attempt = key.rpartition("-")
-        own_network = labels.get(Label.NETWORK, "pod") == "pod" and bool(self._network.networks)
+        mode = labels.get(Label.NETWORK, "pod")
+        own_network = mode == "pod" and bool(self._network.networks)
         attachment = attached.get(key)
         return Sandbox(
             id=key,
@@ -200,7 +201,7 @@ class PodmanRuntime:
             ready=not own_network or attachment is not None,
             created_at=created,
             addresses=attachment.addresses if attachment else (),
-            network="pod" if own_network else "host",
+            network="pod" if own_network else "none" if mode == "none" else "host",
             labels=labels,
         )
 

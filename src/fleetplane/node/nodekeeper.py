@@ -1,0 +1,158 @@
+"""One node's place in the API: its Node object, its lease, and that they stay what they should be.
+
+Registration is tried until it succeeds; a control plane that is away costs nothing but log lines. The status is written
+when it says something new, and every five minutes so that its heartbeat is not older. Resources that others put on the
+node are kept and mirrored to allocatable as soon as they appear.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from fleetplane.client.informer import Change, Informer
+from fleetplane.client.protocol import Client
+from fleetplane.model import objects
+from fleetplane.model.builtin.types import LEASES, NODES
+from fleetplane.model.environment import Environment
+from fleetplane.model.errors import ApiError
+from fleetplane.model.objects import Object
+from fleetplane.node.registration import (
+    LEASE_NAMESPACE,
+    NodeDescription,
+    lease_object,
+    node_object,
+    node_status,
+    says_the_same,
+)
+
+RENEW_SECONDS: Final = 10.0
+LOOK_SECONDS: Final = 10.0
+HEARTBEAT_SECONDS: Final = 300.0
+LONGEST_RETRY: Final = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class NodeKeeper:
+    """``describe`` is asked for the node's present state each time. ``registered`` is set once the API has it."""
+
+    def __init__(self, client: Client, environment: Environment, describe: Callable[[], NodeDescription]) -> None:
+        self._client = client
+        self._environment = environment
+        self._describe = describe
+        self.name = describe().name
+        self.object: Object = {"kind": "Node", "apiVersion": "v1", "metadata": {"name": self.name, "uid": self.name}}
+        self.registered = asyncio.Event()
+        self._told_at = 0.0
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Register, then keep; until cancelled."""
+        await self._register()
+        informer = Informer(self._client, NODES, self._environment, fields=f"metadata.name={self.name}")
+        informer.add_handler(self._seen)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(informer.run())
+            group.create_task(self._renew())
+            group.create_task(self._keep())
+
+    def look(self) -> None:
+        """Something about the node has changed: tell soon."""
+        self._changed.set()
+
+    async def _register(self) -> None:
+        failures = 0
+        while True:
+            try:
+                self.object = await self._create_or_get()
+                await self._tell()
+                await self._renew_once()
+            except (ApiError, OSError, TimeoutError) as error:
+                failures += 1
+                _log.log(
+                    logging.WARNING if failures == 5 else logging.INFO,
+                    "node %s is not registered yet: %s",
+                    self.name,
+                    error,
+                )
+                await asyncio.sleep(min(0.1 * 2 ** min(failures, 10), LONGEST_RETRY))
+            else:
+                self.registered.set()
+                return
+
+    async def _create_or_get(self) -> Object:
+        node = self._describe()
+        wanted = node_object(node, self._environment.now())
+        try:
+            return await self._client.create(NODES, wanted)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+        found = await self._client.get(NODES, self.name)
+        labels = {
+            key: value for key, value in objects.labels(wanted).items() if objects.labels(found).get(key) != value
+        }
+        if labels:
+            found = await self._client.patch(NODES, self.name, {"metadata": {"labels": labels}}, type="merge")
+        return found
+
+    async def _tell(self) -> None:
+        """Write the status if it says something new, or has not been written for long."""
+        before = self.object.get("status") or {}
+        now = self._environment.monotonic()
+        status = node_status(self._describe(), before, self._environment.now())
+        if says_the_same({**before, **status}, before) and now - self._told_at < HEARTBEAT_SECONDS:
+            return
+        patch = {key: value for key, value in status.items() if before.get(key) != value}
+        if "addresses" in patch and before.get("addresses"):
+            # Merged by type they would pile up: there may be several of one type.
+            patch["addresses"] = [{"$patch": "replace"}, *status["addresses"]]
+        self.object = await self._client.patch(
+            NODES, self.name, {"status": patch}, type="strategic", subresource="status"
+        )
+        self._told_at = now
+
+    def _seen(self, change: Change) -> None:
+        if change.event == "DELETED":
+            self.object = {**self.object, "status": {}}
+            self.registered.clear()
+        else:
+            self.object = change.new.object
+        self._changed.set()
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+            self._changed.clear()
+            try:
+                if not self.registered.is_set():
+                    await self._register()
+                await self._tell()
+            except (ApiError, OSError, TimeoutError) as error:
+                _log.info("the status of node %s was not written: %s", self.name, error)
+                await asyncio.sleep(1.0)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            try:
+                await self._renew_once()
+            except (ApiError, OSError, TimeoutError) as error:
+                _log.info("the lease of node %s was not renewed: %s", self.name, error)
+
+    async def _renew_once(self) -> None:
+        lease = lease_object(self.name, objects.uid(self.object), self._environment.now())
+        patch = {"spec": lease["spec"]}
+        try:
+            await self._client.patch(LEASES, self.name, patch, LEASE_NAMESPACE, type="merge")
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            await self._client.create(LEASES, lease, LEASE_NAMESPACE)
