@@ -13,20 +13,16 @@ from typing import Any, Final
 
 import msgspec
 
-from fleetplane.store import sqlite_queries
 from fleetplane.store.matching import concerns, has_terms
 from fleetplane.store.protocol import Claim, Event, Key, Record, Selection, Term, TermMatch
-from fleetplane.store.sqlite_queries import KEY_IS, ROW
+from fleetplane.store.queries import EVENT, KEY_IS, ROW, Dialect, Queries, Query, beyond, scope_is
 from fleetplane.store.staging import ClaimKey, Held
 
 _GET: Final = (
     f"SELECT {ROW}, o.claims FROM objects o CROSS JOIN log l ON l.revision = o.revision"  # noqa: S608
     " WHERE o.resource = ? AND o.cluster = ? AND o.namespace = ? AND o.name = ?"
 )
-_EVENTS: Final = (
-    f"SELECT l.deleted, l.cluster, l.namespace, l.name, {ROW}, {ROW.replace('l.', 'p.')} FROM {{}}"  # noqa: S608
-    " LEFT JOIN log p ON p.revision = l.previous"
-)
+_EVENTS: Final = f"SELECT {EVENT} FROM {{}} LEFT JOIN log p ON p.revision = l.previous"  # noqa: S608
 _ESTIMATE: Final = 1_000
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -38,6 +34,14 @@ _unpack_matches = lru_cache(256)(msgspec.msgpack.Decoder(tuple[TermMatch, ...]).
 def pack(pairs: Sequence[tuple[str, str]]) -> bytes | None:
     """Terms or claims as a column: nothing for none."""
     return _pack(pairs) if pairs else None
+
+
+def _terms_hold(matches: Sequence[TermMatch]) -> Query:
+    return "has_terms(l.terms, ?)", [_pack(matches)]
+
+
+_QUERIES: Final = Queries(Dialect("CROSS JOIN", _terms_hold))
+"""``CROSS JOIN`` is how SQLite is told to join in the order written."""
 
 
 def _sql_has_terms(packed: bytes | None, matches: bytes) -> bool:
@@ -109,10 +113,10 @@ class Reader:
         """At most ``limit`` records in key order after a key: the current ones, or those at revision ``past``."""
         group, resource = selection.group, selection.resource
         number = self._resources.find(group, resource)
-        if number is None or sqlite_queries.beyond(selection, after):
+        if number is None or beyond(selection, after):
             return []
         driver = self._driver(number, selection.matches)
-        sql, parameters = sqlite_queries.page(number, selection, driver, after, past, limit)
+        sql, parameters = _QUERIES.page(number, selection, driver, after, past, limit)
         rows = self._connection.execute(sql, parameters).fetchall()
         return [
             Record(
@@ -129,17 +133,17 @@ class Reader:
 
     def count(self, selection: Selection, after: Key | None = None, past: int | None = None) -> int:
         number = self._resources.find(selection.group, selection.resource)
-        if number is None or sqlite_queries.beyond(selection, after):
+        if number is None or beyond(selection, after):
             return 0
         driver = self._driver(number, selection.matches)
-        return self._number(sqlite_queries.count(number, selection, driver, after, past))
+        return self._number(_QUERIES.count(number, selection, driver, after, past))
 
     def key_at(self, selection: Selection, offset: int) -> Key | None:
         """The current key at a position of the list, ``None`` beyond its end. At most one match, and that exact."""
         number = self._resources.find(selection.group, selection.resource)
         if number is None:
             return None
-        found = self._connection.execute(*sqlite_queries.key_at(number, selection, offset)).fetchone()
+        found = self._connection.execute(*_QUERIES.key_at(number, selection, offset)).fetchone()
         if found is None:
             return None
         cluster, namespace, name = found
@@ -150,7 +154,7 @@ class Reader:
         number = self._resources.find(selection.group, selection.resource)
         if number is None:
             return []
-        scope, added = sqlite_queries.scope_is("l", selection, None)
+        scope, added = scope_is("l", selection, None)
         where = " AND ".join(["l.revision > ?", "l.revision <= ?", "l.resource = ?", *scope])
         rows = self._connection.execute(
             f"{_EVENTS.format('log l')} WHERE {where} ORDER BY l.revision", [after, upto, number, *added]
@@ -194,9 +198,9 @@ class Reader:
         exact = [match for match in matches if not match.prefix] or list(matches)
         if len(exact) <= 1:
             return exact[0] if exact else None
-        return min(exact, key=lambda match: self._number(sqlite_queries.estimate(number, match, _ESTIMATE)))
+        return min(exact, key=lambda match: self._number(_QUERIES.estimate(number, match, _ESTIMATE)))
 
-    def _number(self, query: sqlite_queries.Query) -> int:
+    def _number(self, query: Query) -> int:
         return int(self._connection.execute(*query).fetchone()[0])
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fleetplane.store.protocol import Event, Key, Record
-from fleetplane.store.sqlite_queries import KEY_IS
+from fleetplane.store.queries import KEY_IS
 from fleetplane.store.sqlite_reads import Resources, pack
 from fleetplane.store.staging import ClaimKey, Held, Staged
 
