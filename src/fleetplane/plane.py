@@ -24,6 +24,7 @@ from fleetplane.client.protocol import Capabilities, Client, Pairs
 from fleetplane.client.rest import RestClient
 from fleetplane.controller.manager import Manager
 from fleetplane.model.environment import Environment, SystemEnvironment
+from fleetplane.model.objects import Object
 from fleetplane.model.user import MASTERS_GROUP, UserInfo
 from fleetplane.node.fleet import SimulatedFleet
 from fleetplane.settings import Settings
@@ -186,6 +187,10 @@ class Plane:
         tasks.start(fleet.run())
         if settings.nodes <= _WAIT_FOR_NODES:
             await fleet.ready.wait()
+
+    def demo_pod_spec(self) -> Object:
+        """A pod spec that runs for a while on this plane's nodes, without a registry."""
+        return {"containers": [{"name": "hello", "image": "busybox", "command": ["sleep", "3600"]}]}
 
     async def _open_store(self) -> Store:
         settings = self.settings

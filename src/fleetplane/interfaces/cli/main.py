@@ -112,6 +112,21 @@ def server(
     )
 
 
+@app.command(epilog="Example: fleetplane demo --keep")
+def demo(
+    runtime: Annotated[str, typer.Option(help="What runs pods: auto, podman or simulated.")] = "auto",
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the plane running at the end.")] = False,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the plane lives.", show_default="a new temporary folder")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Take a tour on a throw-away plane: progress on screen, a summary at the end, non-zero on any failure."""
+    from fleetplane.interfaces.cli.demo import run_demo
+
+    run_demo(runtime, keep, data_dir)
+
+
 def main() -> None:
     """The entry point of the ``fleetplane`` script."""
     debug = "--debug" in sys.argv or os.environ.get("FLEETPLANE_DEBUG", "") in ("1", "true")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 import uvloop
 
+from fleetplane.interfaces.cli.logs import configure_logging
 from fleetplane.interfaces.cli.main import CommandError
 from fleetplane.plane import Plane, PlaneError
 from fleetplane.settings import Settings, SettingsError, load_settings
@@ -25,9 +25,7 @@ def run_plane(given: Mapping[str, Any], config: Path | None) -> None:
         settings = load_settings(given, os.environ, config)
     except SettingsError as error:
         raise CommandError(str(error)) from None
-    logging.basicConfig(
-        level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    configure_logging(settings.log_level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings))
