@@ -253,7 +253,6 @@ def test_images_deadline_and_tolerations_may_change(stored: Stored, update: Upda
     [
         ({"nodeName": "n"}, "spec: Forbidden: pod updates may not change fields other than"),
         ({"hostNetwork": True}, "changed: containers, hostNetwork"),
-        ({"tolerations": []}, "existing toleration can not be modified"),
         ({"schedulingGates": [{"name": "x"}]}, "only deletion is allowed"),
         ({"containers": []}, "pod updates may not add or remove containers"),
     ],
@@ -264,6 +263,21 @@ def test_nothing_else_of_a_pod_may_change(stored: Stored, update: Update, spec: 
     _, problems = update(changed(old, **spec), old)
 
     assert any(problem in one for one in problems), problems
+
+
+def test_tolerations_stay_and_those_of_node_troubles_come_back(stored: Stored, update: Update) -> None:
+    old = stored(pod(tolerations=[{"key": "mine", "operator": "Exists"}]))
+
+    assert update(changed(old, tolerations=old["spec"]["tolerations"][:1]), old) == (old, [])
+    assert any("existing toleration can not be modified" in one for one in update(changed(old, tolerations=[]), old)[1])
+
+
+def test_the_two_ways_to_tell_an_address_agree(stored: Stored, update: Update) -> None:
+    old = stored(pod())
+    new = copy.deepcopy(old)
+    new["status"]["podIP"] = "fd00::1"
+
+    assert update(new, old, "status")[0]["status"]["podIPs"] == [{"ip": "fd00::1"}]
 
 
 def test_a_deadline_only_comes_closer(stored: Stored, update: Update) -> None:

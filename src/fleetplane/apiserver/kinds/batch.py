@@ -102,7 +102,7 @@ def _validate_job(job: Object, old: Object | None) -> Errors:
     selector = spec.get("selector")
     if selector is None:
         yield FieldError.required("spec.selector")
-    elif spec.get("manualSelector") is not True:
+    elif old is None and spec.get("manualSelector") is not True:
         generated = {UID_LABEL: text(job["metadata"], "uid")}
         if selector != {"matchLabels": generated}:
             yield FieldError.invalid("spec.selector", selector, "`selector` not auto-generated")

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fleetplane.apiserver.kinds.access import entries, made, section, text
+from fleetplane.apiserver.kinds.access import entries, made, section, text, words
 from fleetplane.apiserver.kinds.behaviour import KindBehaviour
 from fleetplane.apiserver.kinds.checks import Errors, cidr, collected, spec_of, status_of
 from fleetplane.apiserver.kinds.columns import NONE, at, text_column
@@ -25,10 +25,11 @@ def _default(node: Object) -> None:
     if status.get("allocatable") is None and isinstance(status.get("capacity"), dict):
         status["allocatable"] = dict(status["capacity"])
     spec = section(node, "spec")
-    if isinstance(spec.get("podCIDR"), str) and spec["podCIDR"] and not spec.get("podCIDRs"):
-        spec["podCIDRs"] = [spec["podCIDR"]]
-    elif isinstance(spec.get("podCIDRs"), list) and spec["podCIDRs"] and not spec.get("podCIDR"):
-        spec["podCIDR"] = spec["podCIDRs"][0]
+    first, networks = text(spec, "podCIDR"), words(spec, "podCIDRs")
+    if first and networks[:1] != [first]:
+        spec["podCIDRs"] = [first]
+    elif networks and not first:
+        spec["podCIDR"] = networks[0]
 
 
 def _validate(node: Object, old: Object | None) -> Errors:

@@ -31,6 +31,9 @@ _NOT_SOURCES: Final = frozenset(
     }
 )
 _OLD_CLASS: Final = "volume.beta.kubernetes.io/storage-class"
+_CLAIM_IMMUTABLE: Final = (
+    "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
+)
 _MODE_WORDS: Final = {
     "ReadWriteOnce": "RWO",
     "ReadOnlyMany": "ROX",
@@ -187,17 +190,12 @@ def _claim_change(spec: Object, before: Object, status: Object) -> Errors:
         }
     if new != old:
         changed = sorted(key for key in new.keys() | old.keys() if new.get(key) != old.get(key))
-        detail = (
-            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
-            f"\n changed: {', '.join(changed)}"
-        )
-        yield FieldError.forbidden("spec", detail)
+        yield FieldError.forbidden("spec", f"{_CLAIM_IMMUTABLE}\n changed: {', '.join(changed)}")
     wanted, had = _storage(spec), _storage(before)
     if wanted is None or had is None or wanted == had:
         return
     if status.get("phase") != "Bound":
-        detail = "spec is immutable after creation except resources.requests for bound claims"
-        yield FieldError.forbidden("spec.resources.requests.storage", detail)
+        yield FieldError.forbidden("spec", _CLAIM_IMMUTABLE)
     elif wanted < had:
         yield FieldError.forbidden("spec.resources.requests.storage", "field can not be less than status.capacity")
 

@@ -26,7 +26,18 @@ def default_pod(pod: Object) -> None:
             _requests_from_limits(container)
     if "resources" in spec:
         _requests_from_limits(spec)
-    fill(made(pod, "status"), phase="Pending")
+    status = made(pod, "status")
+    fill(status, phase="Pending")
+    _match_addresses(status)
+
+
+def _match_addresses(status: Object) -> None:
+    """The one address and the list of addresses say the same, for clients that know only one of them."""
+    first, addresses = text(status, "podIP"), entries(status, "podIPs")
+    if first and (not addresses or addresses[0].get("ip") != first):
+        status["podIPs"] = [{"ip": first}]
+    elif addresses and not first and text(addresses[0], "ip"):
+        status["podIP"] = addresses[0]["ip"]
 
 
 def default_template(template: Object) -> None:

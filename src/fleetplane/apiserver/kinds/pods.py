@@ -101,6 +101,7 @@ def _tolerates(toleration: Object, key: str) -> bool:
 def _prepare_update(pod: Object, old: Object) -> None:
     quality = section(old, "status").get("qosClass") or quality_of_service(section(old, "spec"))
     made(pod, "status")["qosClass"] = quality
+    _tolerate_node_troubles(made(pod, "spec"))
 
 
 def _validate(pod: Object, old: Object | None) -> Errors:

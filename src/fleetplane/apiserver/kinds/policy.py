@@ -96,7 +96,7 @@ def _validate_priority(priority: Object, old: Object | None) -> Errors:
     yield from supported(text(priority, "preemptionPolicy"), choices, "preemptionPolicy")
     if old is not None:
         if value != number(old, "value"):
-            yield FieldError.invalid("value", value, "may not be changed in an update.")
+            yield FieldError.forbidden("value", "may not be changed in an update.")
         yield from unchanged(priority.get("preemptionPolicy"), old.get("preemptionPolicy"), "preemptionPolicy")
 
 
