@@ -99,6 +99,8 @@ def test_a_plain_path_tells_its_names() -> None:
         ('{range .items[*]}[{.metadata.name}, {.missing}]{"\\t"}{end}', "[a, ]\t[b, ]\t"),
         ("{range .items[0].spec.containers[*]}{.name}:{range .ports[*]}{@};{end}{end}", "c0:80;81;c1:"),
         ("{.items[0].metadata.labels}", '{"app":"web"}'),
+        ("{.items[*]['kind','metadata']['name']}", "a b"),
+        ("{.items[*].metadata['name','namespace']}{.items[0].spec.nodeName}", "a b<nil>"),
         ("{.items[0].spec.containers[0].ports}", "[80,81]"),
         ("kind is {.kind}{'}'}", "kind is List}"),
     ],

@@ -141,8 +141,8 @@ def printed(value: Any) -> str:
     if isinstance(value, str):
         return value
     if value is None:
-        return "<no value>"
-    return orjson.dumps(value).decode()
+        return "<nil>"
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _rendered(parts: tuple[Part, ...], obj: Any) -> Iterator[str]:
@@ -178,7 +178,7 @@ def _take(step: Step, nodes: list[Any]) -> Iterator[Any]:
         case Filter():
             return (item for node in nodes for item in _children(node) if _holds(step, item))
         case Union(branches):
-            return (found for node in nodes for branch in branches for found in _walk(branch, [node]))
+            return (found for branch in branches for found in _walk(branch, nodes))
         case Wildcard():
             return (item for node in nodes for item in _children(node))
         case Recursive():

@@ -105,8 +105,8 @@ def resolve(text: str) -> Any:
         number = _integer(digits)
         if number in _INTEGERS:
             return number
-    if _FLOAT.fullmatch(digits):
-        return _json_number(float(digits))
+    if _FLOAT.fullmatch(digits) and math.isfinite(real := float(digits)):
+        return _json_number(real)
     return text
 
 
@@ -156,7 +156,7 @@ def _key(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
-        return {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}.get(repr(value), repr(value))
+        return repr(value)
     shown = "null" if value is None else "a list or a map"
     raise ValueError(f"unsupported map key: {shown} cannot be a key, write a string")
 
@@ -248,6 +248,8 @@ class _Builder:
         if not self.stack:
             self.documents.append(Document(value, tuple(self.duplicates)))
             return
+        if type(value) is float and not math.isfinite(value):
+            raise ValueError("NaN and infinities have no form in JSON")
         parent = self.stack[-1]
         parent.nodes += nodes
         if type(parent.value) is list:
@@ -262,7 +264,7 @@ class _Builder:
                 line = event.start_mark.line + 1
                 self.duplicates.append(f"line {line}: key {json.dumps(parent.key)} already set in map")
             parent.keys.add(parent.key)
-            parent.value[parent.key] = _finite(value)  # type: ignore[call-overload] # a dict, by the test above
+            parent.value[parent.key] = value  # type: ignore[call-overload] # a dict, by the test above
             parent.key = None
 
 
@@ -271,12 +273,6 @@ def _merged_maps(value: Any) -> list[dict[str, Any]]:
     if not all(type(one) is dict for one in maps):
         raise ValueError("map merge requires map or sequence of maps as the value")
     return maps
-
-
-def _finite(value: Any) -> Any:
-    if type(value) is float and not math.isfinite(value):
-        raise ValueError("NaN and infinities have no form in JSON")
-    return value
 
 
 def _load_yaml(data: bytes | str) -> list[Document]:
