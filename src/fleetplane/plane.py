@@ -15,6 +15,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from fleetplane.apiserver.assembly import ServerSettings, assemble
+from fleetplane.apiserver.audit import Audit
+from fleetplane.apiserver.audit_log import AuditLog
+from fleetplane.apiserver.audit_policy import Policy, metadata_of_changes
 from fleetplane.apiserver.frontend import Frontend
 from fleetplane.apiserver.http import Request
 from fleetplane.apiserver.pki import PkiError, ensure_pki, server_context, write_admin_kubeconfig
@@ -23,6 +26,7 @@ from fleetplane.bootstrap import bootstrap
 from fleetplane.client.protocol import Capabilities, Client, Pairs
 from fleetplane.client.rest import RestClient
 from fleetplane.controller.manager import Manager
+from fleetplane.model import yaml as kube_yaml
 from fleetplane.model.environment import Environment, SystemEnvironment
 from fleetplane.model.objects import Object
 from fleetplane.model.user import MASTERS_GROUP, UserInfo
@@ -160,7 +164,14 @@ class Plane:
             )
         except (PkiError, OSError) as error:
             raise PlaneError(str(error)) from None
-        self._server = assemble(store, pki, self.environment, ServerSettings(service_cidrs=settings.service_cidrs))
+        tasks = await self._stack.enter_async_context(_background())
+        self._server = assemble(
+            store,
+            pki,
+            self.environment,
+            ServerSettings(service_cidrs=settings.service_cidrs),
+            audit=self._start_audit(tasks),
+        )
         await self._stack.enter_async_context(self._server.running())
         frontend = Frontend(self._server.handle)
         try:
@@ -171,12 +182,27 @@ class Plane:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.url = f"https://{host}:{port}"
         await bootstrap(self.client(), settings, port)
-        tasks = await self._stack.enter_async_context(_background())
         manager = Manager(self.client(CONTROLLER_USER), environment=self.environment, cluster=None)
         manager.add(*controllers(manager))
+        self._server.more_collectors.append(manager.metrics.registry)
         tasks.start(manager.run())
         await self._start_nodes(tasks)
         write_admin_kubeconfig(self.kubeconfig, self.url, pki)
+
+    def _start_audit(self, tasks: Background) -> Audit | None:
+        """The audit log, where the settings name one; by default the metadata of every change."""
+        settings = self.settings
+        if not settings.audit_log:
+            return None
+        try:
+            policy = metadata_of_changes()
+            if settings.audit_policy:
+                policy = Policy.from_object(kube_yaml.load(Path(settings.audit_policy).read_bytes()))
+        except (OSError, ValueError) as error:
+            raise PlaneError(f"the audit policy {settings.audit_policy} cannot be used: {error}") from None
+        log = AuditLog(Path(settings.audit_log), self.environment)
+        tasks.start(log.run())
+        return Audit(policy, log.write, self.environment)
 
     async def _start_nodes(self, tasks: Background) -> None:
         """Start the local nodes, and wait for up to a hundred of them to be registered."""

@@ -9,6 +9,7 @@ from fleetplane.apiserver.admission.chain import AdmissionChain
 from fleetplane.apiserver.admission.definitions import definition_plugins
 from fleetplane.apiserver.admission.namespaces import NamespaceView, namespace_plugins
 from fleetplane.apiserver.allocation import Allocators
+from fleetplane.apiserver.audit import Audit
 from fleetplane.apiserver.authorization.defaults import default_objects
 from fleetplane.apiserver.call import Call
 from fleetplane.apiserver.cleanup import DefinitionCleanup
@@ -48,6 +49,7 @@ def assemble(
     *,
     plugins: Sequence[AdmissionPlugin] = (),
     subresources: Mapping[tuple[str, str], Handler] | None = None,
+    audit: Audit | None = None,
 ) -> ApiServer:
     """A server that is ready to run. Raises ValueError for settings that cannot be used."""
     registry = Registry()
@@ -111,6 +113,7 @@ def assemble(
         subresources={**security.handlers(restrict_token), **(subresources or {})},
         paths=security.paths(),
         limits=settings.limits,
+        audit=audit,
     )
     server = ApiServer(parts)
     parts.background = [lambda: cleanup.run(server.writes, server.deletes, clusters.name_of)]

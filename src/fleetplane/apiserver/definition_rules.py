@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fleetplane.apiserver.rules import check_rules_compile
 from fleetplane.model import names
 from fleetplane.model.errors import FieldError
 from fleetplane.model.jsonpath import JsonPath
@@ -117,8 +116,16 @@ def _schema(version: Mapping[str, Any], here: str) -> Iterator[FieldError]:
         return
     problems = check_structural(raw, path)
     yield from problems
-    if not problems:
+    if not problems and _has_rules(raw):
+        from fleetplane.apiserver.rules import check_rules_compile  # noqa: PLC0415 - CEL is loaded where there are rules
+
         yield from check_rules_compile(raw, path)
+
+
+def _has_rules(raw: Any) -> bool:
+    if isinstance(raw, dict):
+        return "x-kubernetes-validations" in raw or any(_has_rules(one) for one in raw.values())
+    return False
 
 
 def _columns(version: Mapping[str, Any], here: str) -> Iterator[FieldError]:

@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fleetplane.apiserver.kinds import BEHAVIOURS
 from fleetplane.apiserver.kinds.behaviour import GENERIC, KindBehaviour
-from fleetplane.apiserver.rules import RuleSet
 from fleetplane.model.builtin import BuiltinResource, catalog, definitions
 from fleetplane.model.builtin.conversion import convert as convert_builtin
 from fleetplane.model.objects import Object
 from fleetplane.model.resources import ResourceType
 from fleetplane.model.schema import Schema, SchemaSet
 from fleetplane.model.table import Column
+
+if TYPE_CHECKING:
+    from fleetplane.apiserver.rules import RuleSet
 
 GroupVersionPlural = tuple[str, str, str]
 Converter = Callable[[Sequence[Object], str], Any]
@@ -98,6 +100,8 @@ class Served:
         if self._rules is None:
             if self.schema is None:
                 raise RuntimeError("a resource without a schema has no rules")
+            from fleetplane.apiserver.rules import RuleSet  # noqa: PLC0415 - CEL is loaded where there are rules
+
             self._rules = RuleSet(self.schema)
         return self._rules
 

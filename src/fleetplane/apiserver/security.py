@@ -35,6 +35,7 @@ from fleetplane.apiserver.http import Request, Response
 from fleetplane.apiserver.pki import Pki
 from fleetplane.apiserver.reader import ObjectReader
 from fleetplane.apiserver.routing import ALL_CLUSTERS, ROOT_CLUSTER, Target
+from fleetplane.apiserver.server import Caller
 from fleetplane.apiserver.subresources import Handler
 from fleetplane.model import errors
 from fleetplane.model.admission import (
@@ -50,7 +51,6 @@ from fleetplane.model.admission import (
 from fleetplane.model.builtin.types import SERVICE_ACCOUNTS
 from fleetplane.model.environment import Environment
 from fleetplane.model.objects import Object
-from fleetplane.model.user import UserInfo
 
 _RBAC = "rbac.authorization.k8s.io"
 _REQUESTS = "certificatesigningrequests.certificates.k8s.io"
@@ -74,10 +74,12 @@ class Security:
 
     # -- the two stages ------------------------------------------------------------------------------------------------
 
-    async def authenticate(self, request: Request, target: Target, cluster: str) -> UserInfo:
+    async def authenticate(self, request: Request, target: Target, cluster: str) -> Caller:
         user = await self.authenticator.authenticate(request, cluster, target.path)
         wanted = impersonation_of(request.headers)
-        return user if wanted is None else impersonate(user, wanted, self.authorize, cluster)
+        if wanted is None:
+            return Caller(user)
+        return Caller(impersonate(user, wanted, self.authorize, cluster), impersonated_by=user)
 
     # -- what feeds them -----------------------------------------------------------------------------------------------
 

@@ -14,9 +14,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import orjson
+from prometheus_client import CollectorRegistry, generate_latest
 
 from fleetplane.apiserver.admission.chain import AdmissionChain
 from fleetplane.apiserver.allocation import Allocators
+from fleetplane.apiserver.audit import Audit, Trail
 from fleetplane.apiserver.authorization.attributes import EVERY_CLUSTER, Attributes, Authorizer
 from fleetplane.apiserver.authorization.attributes import forbidden as refusal
 from fleetplane.apiserver.call import Call
@@ -26,6 +28,7 @@ from fleetplane.apiserver.discovery import Discovery
 from fleetplane.apiserver.following import Follower
 from fleetplane.apiserver.health import Health, version
 from fleetplane.apiserver.http import JSON, Request, Response
+from fleetplane.apiserver.metrics import ServerMetrics
 from fleetplane.apiserver.negotiation import negotiate
 from fleetplane.apiserver.openapi import OpenApi
 from fleetplane.apiserver.reading import Reads
@@ -43,11 +46,18 @@ from fleetplane.store.protocol import Store, StoreError
 
 log = logging.getLogger(__name__)
 
-Authenticate = Callable[[Request, Target, str], Awaitable[UserInfo]]
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whom a request acts as, and who really asked if that is another."""
+
+    user: UserInfo
+    impersonated_by: UserInfo | None = None
+
+
+Authenticate = Callable[[Request, Target, str], Awaitable[Caller]]
 """From a request, its target and the id of the logical cluster it goes to, who asks. Raises ApiError 401 or 403."""
 PathHandler = Callable[[Request], Awaitable[Response]]
-Observe = Callable[[Request, Target, UserInfo | None, Response, float], None]
-"""Told of every finished request, with its duration in seconds: metrics and audit."""
 Background = Callable[[], Awaitable[None]]
 
 _STREAMS = frozenset({"log", "exec", "attach", "portforward", "proxy"})
@@ -86,7 +96,7 @@ class Parts:
     paths: Mapping[str, PathHandler] = field(default_factory=dict)
     background: Sequence[Background] = ()
     limits: Limits = field(default_factory=Limits)
-    observe: Observe | None = None
+    audit: Audit | None = None
 
 
 class ApiServer:
@@ -112,6 +122,14 @@ class ApiServer:
         self._openapi = OpenApi(parts.registry)
         self._reading = 0
         self._mutating = 0
+        self._metrics = ServerMetrics(
+            lambda: {"readOnly": self._reading, "mutating": self._mutating},
+            lambda target: parts.registry.find_anywhere(target.group, target.version, target.resource) is not None,
+        )
+        self.more_collectors: list[CollectorRegistry] = []
+        """Registries of other parts of the plane, shown on the same page."""
+        self.collectors = CollectorRegistry()
+        self.collectors.register(self._metrics)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[ApiServer]:
@@ -131,9 +149,15 @@ class ApiServer:
         """Answer one request. Raises nothing but cancellation."""
         started = self._environment.monotonic()
         target = resolve(request)
-        user: UserInfo | None = None
+        trail: Trail | None = None
         try:
-            response, user = await self._handle(request, target)
+            cluster = self._parts.clusters.resolve(target.cluster)
+            caller = await self._authenticate(request, target, cluster)
+            attributes = _attributes(request, target, caller.user, cluster)
+            if self._parts.audit is not None:
+                trail = self._parts.audit.received(request, attributes, impersonated_by=caller.impersonated_by)
+            self._authorize(attributes, trail)
+            response = await self._answer(request, target, caller.user, cluster)
         except errors.ApiError as error:
             response = error_response(error)
         except StoreError as error:
@@ -145,16 +169,19 @@ class ApiServer:
             response = error_response(
                 errors.internal("the server met an error it did not expect; its log has the details")
             )
-        if self._parts.observe is not None:
-            self._parts.observe(request, target, user, response, self._environment.monotonic() - started)
+        if trail is not None:
+            response.headers["Audit-Id"] = trail.audit_id
+            if response.stream is None:
+                trail.completed(response.status, response.body)
+            else:
+                trail.started(response.status)
+                response.stream = _audited(response.stream, trail, response.status)
+        self._metrics.observe(request, target, response, self._environment.monotonic() - started)
         return response
 
-    async def _handle(self, request: Request, target: Target) -> tuple[Response, UserInfo | None]:
-        cluster = self._parts.clusters.resolve(target.cluster)
-        user = await self._authenticate(request, target, cluster)
-        self._authorize(request, target, user, cluster)
+    async def _answer(self, request: Request, target: Target, user: UserInfo, cluster: str | None) -> Response:
         if not target.is_resource:
-            return await self._path(request, target, cluster), user
+            return await self._path(request, target, cluster)
         served = self._serve(target, cluster)
         call = Call(request, target, served, user, cluster)
         call.representation = negotiate(request.headers.get("accept", ""))
@@ -163,36 +190,19 @@ class ApiServer:
         async with self._admitted(target):
             response = await self._dispatch(call)
         if call.warnings:
-            shown = ", ".join(f"299 - {_quoted(text)}" for text in call.warnings)
-            response.headers["Warning"] = shown
-        return response, user
+            response.headers["Warning"] = ", ".join(f"299 - {_quoted(text)}" for text in call.warnings)
+        return response
 
-    async def _authenticate(self, request: Request, target: Target, cluster: str | None) -> UserInfo:
+    async def _authenticate(self, request: Request, target: Target, cluster: str | None) -> Caller:
         user = request.in_process_user
         if isinstance(user, UserInfo):
-            return user
+            return Caller(user)
         return await self._parts.authenticate(request, target, cluster or ROOT_CLUSTER)
 
-    def _authorize(self, request: Request, target: Target, user: UserInfo, cluster: str | None) -> None:
-        where = EVERY_CLUSTER if cluster is None else cluster
-        if not target.is_resource:
-            attributes = Attributes(user, target.verb, path=target.path, cluster=where)
-        else:
-            attributes = Attributes(
-                user,
-                target.verb,
-                target.group,
-                target.version,
-                target.resource,
-                target.subresource,
-                target.namespace,
-                target.name,
-                cluster=where,
-            )
-            selector = request.query.get("fieldSelector")
-            if selector and target.verb in _SELECTING:
-                _narrow(attributes, selector)
+    def _authorize(self, attributes: Attributes, trail: Trail | None) -> None:
         decision = self._parts.authorize(attributes)
+        if trail is not None:
+            trail.decided(decision)
         if not decision.allowed:
             raise refusal(attributes, decision.reason)
 
@@ -277,6 +287,9 @@ class ApiServer:
             raise errors.method_not_allowed()
         if path == "/version":
             return version()
+        if path == "/metrics":
+            body = b"".join(generate_latest(one) for one in (self.collectors, *self.more_collectors))
+            return Response(200, body, "text/plain; version=0.0.4; charset=utf-8")
         health = await self._parts.health.answer(request, path)
         if health is not None:
             return health
@@ -296,6 +309,38 @@ class ApiServer:
         versions = {one.type.api_version for one in self._parts.registry.all(cluster) if one.type.group}
         listed = ["/api", "/api/v1", "/apis", *(f"/apis/{one}" for one in groups | versions)]
         return sorted([*listed, "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"])
+
+
+def _attributes(request: Request, target: Target, user: UserInfo, cluster: str | None) -> Attributes:
+    where = EVERY_CLUSTER if cluster is None else cluster
+    if not target.is_resource:
+        return Attributes(user, target.verb, path=target.path, cluster=where)
+    attributes = Attributes(
+        user,
+        target.verb,
+        target.group,
+        target.version,
+        target.resource,
+        target.subresource,
+        target.namespace,
+        target.name,
+        cluster=where,
+    )
+    selector = request.query.get("fieldSelector")
+    if selector and target.verb in _SELECTING:
+        _narrow(attributes, selector)
+    return attributes
+
+
+async def _audited(stream: AsyncIterator[bytes], trail: Trail, status: int) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in stream:
+            yield chunk
+    finally:
+        close = getattr(stream, "aclose", None)
+        if close is not None:
+            await close()
+        trail.completed(status)
 
 
 def _narrow(attributes: Attributes, selector: str) -> None:

@@ -57,7 +57,7 @@ def check(call: Call, new: Object, old: Object | None, *, subresource: str = "")
     if schema is not None:
         problems = validate(schema, new, old)
         found += problems
-        if not problems and served.custom:
+        if not problems and served.custom and schema.leads_to_rules():
             found += served.rules().check(new, old)
     if not found:
         if subresource == "status":
