@@ -55,7 +55,7 @@ class HttpTransport:
             credential = await self._credentials.current()
             options = self._options(credential, headers, timeout)
             try:
-                async with self._open().request(method, self._url(path, query), data=body, **options) as response:
+                async with self._open().request(method, self._url(path, query), data=body or None, **options) as response:
                     data = await response.read()
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 raise self._unreachable(error) from error
@@ -73,7 +73,7 @@ class HttpTransport:
         credential = await self._credentials.current()
         options = self._options(credential, headers, timeout)
         try:
-            response = await self._open().request(method, self._url(path, query), data=body, **options)
+            response = await self._open().request(method, self._url(path, query), data=body or None, **options)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._unreachable(error) from error
         try:
@@ -131,6 +131,8 @@ class HttpTransport:
             why = f"its certificate is not trusted ({error.certificate_error})"
         elif isinstance(error, TimeoutError):
             why = "it did not answer in time"
+        elif isinstance(error, aiohttp.ClientConnectorError):
+            why = os.strerror(error.os_error.errno) if error.os_error.errno else str(error.os_error)
         else:
             why = str(error) or type(error).__name__
         return Unreachable(f"cannot reach {self._access.server}: {why}")

@@ -225,6 +225,14 @@ def test_a_limit_of_zero_is_a_limit() -> None:
     assert Zero.object_schema(lambda _: {})["properties"]["n"]["minimum"] == 0
 
 
+def test_an_empty_default_is_only_read() -> None:
+    class Empty(View):
+        text: str = ""
+
+    assert Empty.object_schema(lambda _: {})["properties"]["text"] == {"type": "string"}
+    assert Empty.view({}).text == ""
+
+
 def test_an_embedded_built_in_type_is_written_out_in_structural_form() -> None:
     template = schema_of(Greeting)["properties"]["spec"]["properties"]["template"]
     container = template["properties"]["spec"]["properties"]["containers"]["items"]

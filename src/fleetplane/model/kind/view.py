@@ -82,7 +82,8 @@ class Attribute:
     def schema(self, resolve: Resolve) -> Object:
         """The field's schema: the type's, what the field adds, its default."""
         shown = self.plan.schema(resolve) | constraints(self.info)
-        if self.info.default is not MISSING and self.info.default is not None:
+        # An empty string is what reading gives anyway, and servers before 1.21 refuse it as a default.
+        if self.info.default is not MISSING and self.info.default is not None and self.info.default != "":
             shown["default"] = self.written(self.info.default)
         return shown
 
