@@ -93,8 +93,8 @@ class ServerMetrics:
         )
         for key, row in self._durations.items():
             total, buckets = 0.0, []
-            for bound, count in zip((*map(str, _BUCKETS), "+Inf"), row, strict=False):
-                total += count
+            for bound, seen in zip((*map(str, _BUCKETS), "+Inf"), row, strict=False):
+                total += seen
                 buckets.append((bound, total))
             durations.add_metric([*key, "apiserver"], buckets, row[-1])
         yield durations

@@ -22,12 +22,11 @@ from fleetplane.model.cel import (
     compile,
     type_from_schema,
 )
+from fleetplane.model.cel.cost import PER_CALL_LIMIT, RUNTIME_BUDGET
 from fleetplane.model.errors import FieldError
 from fleetplane.model.objects import Object
 from fleetplane.model.schema import ABSENT, Schema, walk_rules
 
-REQUEST_COST_LIMIT = 100_000_000
-"""What all rules of one write may cost together; the cost limit of apiextensions."""
 _REASONS = frozenset({"FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate"})
 
 
@@ -55,7 +54,7 @@ class RuleSet:
     def check(self, new: Object, old: Object | None) -> list[FieldError]:
         """What the rules refuse, in schema order."""
         found: list[FieldError] = []
-        budget = REQUEST_COST_LIMIT
+        budget = RUNTIME_BUDGET
         for site in walk_rules(self._root, new, ABSENT if old is None else old):
             known = site.old is not ABSENT
             unchanged = known and site.old == site.value
@@ -107,7 +106,7 @@ def _run(rule: Rule, path: str, value: Any, old: Any, budget: int, schema: Schem
     where = path + rule.field_path if path else rule.field_path.lstrip(".")
     kind = schema.type or "object"
     try:
-        outcome = rule.program.run(variables, cost_limit=budget)
+        outcome = rule.program.run(variables, cost_limit=min(budget, PER_CALL_LIMIT))
     except CelCostExceeded:
         detail = (
             f"validation failed due to running out of cost budget, no further validation rules will be run: {rule.text}"
@@ -121,7 +120,7 @@ def _run(rule: Rule, path: str, value: Any, old: Any, budget: int, schema: Schem
     message = rule.message or f"failed rule: {rule.text}"
     if rule.message_program is not None:
         try:
-            made = rule.message_program.run(variables, cost_limit=max(budget, 1))
+            made = rule.message_program.run(variables, cost_limit=max(min(budget, PER_CALL_LIMIT), 1))
             budget -= made.cost
             if isinstance(made.value, str) and made.value.strip() and "\n" not in made.value.strip():
                 message = made.value.strip()
