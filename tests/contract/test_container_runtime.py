@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import shutil
-import sys
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests.node import image
 
 from fleetplane.model.environment import SystemEnvironment
 from fleetplane.node.network import pod_network
@@ -33,11 +32,6 @@ from fleetplane.node.runtime import (
 from fleetplane.node.simulated import SimulatedRuntime
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-_spec = importlib.util.spec_from_file_location("test_image", Path(__file__).parents[1] / "node" / "image.py")
-assert _spec is not None and _spec.loader is not None
-image = sys.modules.setdefault("test_image", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(image)
 
 
 def why_not_podman() -> str:

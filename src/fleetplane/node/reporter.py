@@ -180,7 +180,12 @@ def status_patch(status: Object, before: Mapping[str, Any]) -> Object:
             patch[key] = None
     if "conditions" in patch:
         known = {c.get("type"): c for c in before.get("conditions") or []}
-        changed = [c for c in status["conditions"] if known.get(c["type"]) != c]
+        # Merged key by key: what a condition no longer says must be taken away.
+        changed = [
+            {**dict.fromkeys(known.get(c["type"], {}).keys() - c.keys()), **c}
+            for c in status["conditions"]
+            if known.get(c["type"]) != c
+        ]
         if changed:
             patch["conditions"] = changed
         else:
