@@ -141,10 +141,12 @@ class TestCommit:
         assert await store.get(key("a")) == record
         assert [event.record for event in (await watch.next()).events] == [record]
 
-    @pytest.mark.parametrize("bad", ["nul\0", "lone\ud800surrogate"])
+    @pytest.mark.parametrize("bad", ["nul\0", "lone\ud800surrogate", "long" * 257, "\U0001f600" * 257])
     async def test_text_that_cannot_be_stored_harms_nobody_else(self, store: Store, bad: str) -> None:
         good, refused = await asyncio.gather(
-            store.commit([put("a")]), store.commit([put("b", terms=(("x", bad),))]), return_exceptions=True
+            store.commit([put("a", terms=(("x", "y" * 1023),))]),
+            store.commit([put("b", terms=(("x", bad),))]),
+            return_exceptions=True,
         )
 
         assert isinstance(refused, ValueError)

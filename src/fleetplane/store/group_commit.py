@@ -24,7 +24,7 @@ from fleetplane.store.disk import Checkpoints, Disk
 from fleetplane.store.hub import Hub
 from fleetplane.store.protocol import Change, ClaimTaken, Key, PreconditionFailed, Record, StoreUnavailable
 from fleetplane.store.sqlite_reads import Reader, Resources
-from fleetplane.store.sqlite_writes import Group, KeepVersions, sweep, write_group
+from fleetplane.store.sqlite_writes import Group, KeepVersions, sweep, write
 from fleetplane.store.staging import ClaimKey, Held, stage
 
 _SWEEP_STEP = 500
@@ -76,18 +76,19 @@ class GroupCommit:
         try:
             staged = stage(changes, self._next, self._current, self._holder)
         except PreconditionFailed as error:
-            if any(error.key in group.after for group in self._unsettled()):
+            if any(error.key in group.effects.after for group in self._unsettled()):
                 await self._barrier()
             raise
         except ClaimTaken as error:
             claim = (error.holder.cluster, *error.claim)
-            if any(claim in group.claims for group in self._unsettled()):
+            if any(claim in group.effects.claims for group in self._unsettled()):
                 await self._barrier()
             raise
         group = self._open_group()
         group.durable = group.durable or durable
         self._next += len(staged.events)
-        return await self._join(group, group.add(staged))
+        group.effects.add(staged)
+        return await self._join(group, [event.record for event in staged.events])
 
     def advance(self, revision: int) -> None:
         """Let the next group begin to forget changes up to ``revision``."""
@@ -128,17 +129,15 @@ class GroupCommit:
         return [group for group in (self._filling, self._writing) if group]
 
     def _current(self, key: Key) -> Held | None:
-        if (group := self._filling) and key in group.after:
-            return group.after[key]
-        if (group := self._writing) and key in group.after:
-            return group.after[key]
+        for group in (self._filling, self._writing):
+            if group is not None and key in group.effects.after:
+                return group.effects.after[key]
         return self.reader.held(key)
 
     def _holder(self, claim: ClaimKey) -> Key | None:
-        if (group := self._filling) and claim in group.claims:
-            return group.claims[claim]
-        if (group := self._writing) and claim in group.claims:
-            return group.claims[claim]
+        for group in (self._filling, self._writing):
+            if group is not None and claim in group.effects.claims:
+                return group.effects.claims[claim]
         return self.reader.holder(claim)
 
     # --- the life of a group: fill, write, settle ---
@@ -183,14 +182,14 @@ class GroupCommit:
         group.compacted, group.swept = max(self.compacted, self._compact_to), self._swept
         sweepable = min([group.compacted, *self.pinned])
         if group.swept < sweepable:
-            step = 2 * len(group.events) + 8 if group.events else _SWEEP_STEP
+            step = 2 * len(group.effects.events) + 8 if group.revision else _SWEEP_STEP
             group.swept = sweep(self._writer, self._resources, group.swept, sweepable, step, self._keep)
         if (group.compacted, group.swept) != (self.compacted, self._swept):
             set_meta(self._writer, compacted=group.compacted, swept=group.swept)
-        if group.events:
-            write_group(self._writer, self._resources, group)
-            if group.events[-1].record.revision >= self._reserved:
-                group.reserved = reserve(self._writer, group.events[-1].record.revision)
+        if group.revision:
+            write(self._writer, self._resources, group.effects)
+            if group.revision >= self._reserved:
+                group.reserved = reserve(self._writer, group.revision)
         self._writer.execute("COMMIT")
 
     def _settle(self, error: Exception | None) -> None:
@@ -204,13 +203,13 @@ class GroupCommit:
         self.compacted, self._swept = group.compacted, group.swept
         self._reserved = max(self._reserved, group.reserved)
         self._hold_snapshot()
-        if group.events:
-            self._hub.publish(group.events, group.events[-1].record.revision)
+        if group.revision:
+            self._hub.publish(group.effects.events, group.revision)
         for waiter, records in group.waiters:
             if not waiter.done():
                 waiter.set_result(records)
         if self._checkpoints:
-            self._checkpoints.wrote(group.bytes + _PAGE_BYTES * len(group.events))
+            self._checkpoints.wrote(sum(len(e.record.value) + _PAGE_BYTES for e in group.effects.events))
             if self._checkpoints.rest_due and self._disk:
                 self._resting = True
                 self._disk.rest(self._rested)

@@ -192,7 +192,8 @@ class Store(Protocol):
         Raises:
             PreconditionFailed, ClaimTaken: nothing of this commit was written.
             StoreUnavailable: disk full, connection lost; it is not known to be written unless it says so.
-            ValueError: text with NUL or lone surrogates, or a value that is not bytes.
+            ValueError: text with NUL or lone surrogates, a value that is not bytes, or more than 1 KiB in a key, or in a
+                term or claim with its name.
         """
 
     async def get(self, key: Key) -> Record | None: ...

@@ -1,7 +1,6 @@
 """What a group of commits writes to the SQLite database, and how compaction takes it away again.
 
-A ``Group`` collects staged commits; of keys, terms and claims only the net effect is written, however often the group
-changed them. ``write_group`` and ``sweep`` run inside a transaction of the caller and never commit themselves.
+``write`` and ``sweep`` run inside a transaction of the caller and never commit themselves.
 """
 
 from __future__ import annotations
@@ -10,12 +9,12 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
-from fleetplane.store.protocol import Event, Key, Record
+from fleetplane.store.protocol import Key, Record
 from fleetplane.store.queries import KEY_IS
 from fleetplane.store.sqlite_reads import Resources, pack
-from fleetplane.store.staging import ClaimKey, Held, Staged
+from fleetplane.store.staging import Effects, inherits_value
 
 KeepVersions = Callable[[str, str], int]
 """``(group, resource)`` to how many superseded versions of each object outlive compaction."""
@@ -25,107 +24,89 @@ KeepVersions = Callable[[str, str], int]
 class Group:
     """Commits that share one transaction."""
 
-    events: list[Event] = field(default_factory=list)
-    before: dict[Key, Record | None] = field(default_factory=dict)
-    after: dict[Key, Held | None] = field(default_factory=dict)
-    claims: dict[ClaimKey, Key | None] = field(default_factory=dict)
+    effects: Effects = field(default_factory=Effects)
     waiters: list[tuple[asyncio.Future[list[Record]], list[Record]]] = field(default_factory=list)
     durable: bool = False
-    bytes: int = 0
     compacted: int = 0
     swept: int = 0
     reserved: int = 0
 
-    def add(self, staged: Staged) -> list[Record]:
-        for event in staged.events:
-            self.before.setdefault(event.record.key, event.previous)
-            self.bytes += len(event.record.value)
-        self.events += staged.events
-        self.after.update(staged.keys)
-        self.claims.update(staged.claims)
-        return [event.record for event in staged.events]
+    @property
+    def revision(self) -> int:
+        """The last revision of the group, 0 if it changes nothing."""
+        return self.effects.events[-1].record.revision if self.effects.events else 0
 
 
-def write_group(connection: sqlite3.Connection, resources: Resources, group: Group) -> None:
-    """Write everything the group changed."""
+def write(connection: sqlite3.Connection, resources: Resources, effects: Effects) -> None:
+    """Write everything that was changed."""
     log: list[tuple[Any, ...]] = []
     past: list[tuple[Any, ...]] = []
-    for event in group.events:
+    for event in effects.events:
         record, previous = event.record, event.previous
-        key = record.key
-        number = resources.assign(key.group, key.resource)
-        inherited = event.deleted and previous is not None and previous.value is record.value
+        place = _place(resources, record.key)
         log.append(
             (
                 record.revision,
-                number,
-                key.cluster,
-                key.namespace,
-                key.name,
+                *place,
                 record.uid,
                 record.created_revision,
                 previous.revision if previous else None,
                 event.deleted,
                 record.encoding,
                 pack(record.terms),
-                None if inherited else record.value,
+                None if inherits_value(event) else record.value,
             )
         )
         if previous is not None:
-            past.append((number, key.cluster, key.namespace, key.name, previous.revision, record.revision))
+            past.append((*place, previous.revision, record.revision))
     if resources.unsaved:
         connection.executemany("INSERT OR IGNORE INTO resources VALUES (?, ?, ?)", resources.unsaved)
     connection.executemany("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", log)
     if past:
         connection.executemany("INSERT INTO past VALUES (?, ?, ?, ?, ?, ?)", past)
-    _write_objects(connection, resources, group)
-    _write_terms(connection, resources, group)
-    if group.claims:
-        _write_claims(connection, resources, group)
+    _write_objects(connection, resources, effects)
+    _write_terms(connection, resources, effects)
+    if effects.claims:
+        _write_claims(connection, resources, effects)
 
 
-def _write_objects(connection: sqlite3.Connection, resources: Resources, group: Group) -> None:
+def _place(resources: Resources, key: Key) -> tuple[int, str, str, str]:
+    return resources.assign(key.group, key.resource), key.cluster, key.namespace, key.name
+
+
+def _write_objects(connection: sqlite3.Connection, resources: Resources, effects: Effects) -> None:
     written: list[tuple[Any, ...]] = []
     gone: list[tuple[Any, ...]] = []
-    for key, held in group.after.items():
-        at = (resources.assign(key.group, key.resource), key.cluster, key.namespace, key.name)
+    for key, held in effects.after.items():
         if held is None:
-            gone.append(at)
+            gone.append(_place(resources, key))
         else:
-            written.append((*at, held.record.revision, pack(held.claims)))
+            written.append((*_place(resources, key), held.record.revision, pack(held.claims)))
     if gone:
         connection.executemany(f"DELETE FROM objects WHERE {KEY_IS}", gone)  # noqa: S608
     if written:
         connection.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?)", written)
 
 
-def _write_terms(connection: sqlite3.Connection, resources: Resources, group: Group) -> None:
-    added: list[tuple[Any, ...]] = []
-    gone: list[tuple[Any, ...]] = []
-    for key, held in group.after.items():
-        before = group.before[key]
-        old = before.terms if before else ()
-        new = held.record.terms if held else ()
-        if old == new:
-            continue
-        number = resources.assign(key.group, key.resource)
-        place = (key.cluster, key.namespace, key.name)
-        gone += [(number, *term, *place) for term in set(old).difference(new)]
-        added += [(number, *term, *place) for term in set(new).difference(old)]
+def _write_terms(connection: sqlite3.Connection, resources: Resources, effects: Effects) -> None:
+    gone, new = effects.terms()
     if gone:
-        connection.executemany(f"DELETE FROM terms WHERE resource = ? AND term = ? AND value = ? AND {_PLACE}", gone)  # noqa: S608
-    if added:
-        connection.executemany("INSERT INTO terms VALUES (?, ?, ?, ?, ?, ?)", added)
+        connection.executemany(
+            f"DELETE FROM terms WHERE {KEY_IS} AND term = ? AND value = ?",  # noqa: S608
+            [(*_place(resources, key), *term) for key, term in gone],
+        )
+    if new:
+        connection.executemany(
+            "INSERT INTO terms(resource, cluster, namespace, name, term, value) VALUES (?, ?, ?, ?, ?, ?)",
+            [(*_place(resources, key), *term) for key, term in new],
+        )
 
 
-_PLACE: Final = "cluster = ? AND namespace = ? AND name = ?"
-
-
-def _write_claims(connection: sqlite3.Connection, resources: Resources, group: Group) -> None:
-    gone = [claim for claim, holder in group.claims.items() if holder is None]
+def _write_claims(connection: sqlite3.Connection, resources: Resources, effects: Effects) -> None:
+    gone = [claim for claim, holder in effects.claims.items() if holder is None]
     taken = [
         (*claim, resources.assign(holder.group, holder.resource), holder.namespace, holder.name)
-        for claim, holder in group.claims.items()
+        for claim, holder in effects.claims.items()
         if holder is not None
     ]
     if gone:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from fleetplane.store.protocol import (
     ABSENT,
@@ -25,6 +25,7 @@ from fleetplane.store.protocol import (
     PreconditionFailed,
     Put,
     Record,
+    Term,
 )
 
 
@@ -34,6 +35,9 @@ class Held(NamedTuple):
     record: Record
     claims: tuple[Claim, ...]
 
+
+MAX_INDEXED: Final = 1024
+"""Bytes of a key, or of a term or claim with its name: what fits the indexes of every engine."""
 
 ClaimKey = tuple[str, str, str]
 """``(cluster, scope, value)``: what is unique."""
@@ -46,6 +50,44 @@ class Staged:
     events: list[Event] = field(default_factory=list)
     keys: dict[Key, Held | None] = field(default_factory=dict)
     claims: dict[ClaimKey, Key | None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Effects:
+    """The net effect of commits that are written together, however often they changed the same things.
+
+    ``before`` and ``after`` have the same keys; ``after`` is ``None`` for what is gone.
+    """
+
+    events: list[Event] = field(default_factory=list)
+    before: dict[Key, Record | None] = field(default_factory=dict)
+    after: dict[Key, Held | None] = field(default_factory=dict)
+    claims: dict[ClaimKey, Key | None] = field(default_factory=dict)
+
+    def add(self, staged: Staged) -> None:
+        for event in staged.events:
+            self.before.setdefault(event.record.key, event.previous)
+        self.events += staged.events
+        self.after.update(staged.keys)
+        self.claims.update(staged.claims)
+
+    def terms(self) -> tuple[list[tuple[Key, Term]], list[tuple[Key, Term]]]:
+        """The terms that are gone, and those that are new."""
+        gone: list[tuple[Key, Term]] = []
+        new: list[tuple[Key, Term]] = []
+        for key, held in self.after.items():
+            before = self.before[key]
+            old_terms = before.terms if before else ()
+            new_terms = held.record.terms if held else ()
+            if old_terms != new_terms:
+                gone += [(key, term) for term in set(old_terms).difference(new_terms)]
+                new += [(key, term) for term in set(new_terms).difference(old_terms)]
+        return gone, new
+
+
+def inherits_value(event: Event) -> bool:
+    """Whether this is a deletion that left the last state as it was, so that its value need not be written again."""
+    return event.deleted and event.previous is not None and event.previous.value is event.record.value
 
 
 def stage(
@@ -110,15 +152,24 @@ def _written(change: Put, before: Held | None, revision: int) -> Held:
 
 def _storable(change: Put) -> None:
     """Refuse text no engine can store, before it can spoil the transaction it would share with others."""
-    texts = [*change.key, change.uid, change.encoding]
-    for name, value in (*change.terms, *change.claims):
-        texts += (name, value)
-    joined = "".join(texts)
-    if joined.isascii() and "\0" not in joined:
-        return
-    if "\0" in joined:
+    key = "".join(change.key)
+    _fits(key, "the key", change)
+    texts = [key, change.uid, change.encoding]
+    for pair in (*change.terms, *change.claims):
+        text = "".join(pair)
+        _fits(text, f"{pair[0]!r} with its value", change)
+        texts.append(text)
+    if any("\0" in text for text in texts):
         raise ValueError(f"NUL in key, uid, encoding, terms or claims of {'/'.join(change.key)!r}")
-    joined.encode()  # lone surrogates raise UnicodeEncodeError, a ValueError
+    for text in texts:
+        if not text.isascii():
+            text.encode()  # lone surrogates raise UnicodeEncodeError, a ValueError
+
+
+def _fits(text: str, what: str, change: Put) -> None:
+    size = len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+    if size > MAX_INDEXED:
+        raise ValueError(f"{what} in {'/'.join(change.key)} takes {size} bytes: at most {MAX_INDEXED} can be indexed")
 
 
 def _last_state(change: Delete, record: Record, revision: int) -> Record:
