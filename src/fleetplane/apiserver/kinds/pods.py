@@ -116,7 +116,8 @@ def _validate(pod: Object, old: Object | None) -> Errors:
 def _validate_new(pod: Object) -> Errors:
     spec = spec_of(pod)
     annotations = pod["metadata"].get("annotations") or {}
-    if spec.get("ephemeralContainers"):
+    # what has a resource version is stored already, and is checked whole because a subresource changed it
+    if spec.get("ephemeralContainers") and not pod["metadata"].get("resourceVersion"):
         yield FieldError.forbidden("spec.ephemeralContainers", "cannot be set on create")
     if annotations.get(MIRROR_ANNOTATION) and not spec.get("nodeName"):
         detail = "must set spec.nodeName if mirror pod annotation is set"

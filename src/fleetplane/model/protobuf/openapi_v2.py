@@ -1,7 +1,7 @@
 """An OpenAPI v2 document as protobuf, the only form in which kubectl up to 1.28 reads it.
 
-The message layout is that of gnostic's ``openapi.v2.Document``; what is given as data below are its field numbers. Values
-that the layout keeps as ``Any`` (defaults, enums, ``x-`` extensions) travel as YAML text, and JSON is YAML.
+The message layout is that of gnostic's ``openapi.v2.Document``; what is given as data below are its field numbers.
+Values that the layout keeps as ``Any`` (defaults, enums, ``x-`` extensions) travel as YAML text, and JSON is YAML.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fleetplane.model.protobuf.wire import FIXED64, VARINT, tagged_varint, varint
+from fleetplane.model.protobuf.wire import tagged_bytes as _message
 
 
 def encode_document(document: Mapping[str, Any]) -> bytes:
@@ -33,19 +35,6 @@ def _items(value: Mapping[str, Any], key: str) -> Iterable[tuple[str, Any]]:
     return (value.get(key) or {}).items()
 
 
-def _varint(number: int) -> bytes:
-    found = bytearray()
-    while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    found.append(number)
-    return bytes(found)
-
-
-def _message(field: int, body: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(body)) + body
-
-
 def _text(field: int, value: Any) -> bytes:
     return _message(field, str(value).encode()) if value else b""
 
@@ -55,15 +44,15 @@ def _texts(field: int, values: Iterable[Any] | None) -> bytes:
 
 
 def _flag(field: int, value: Any) -> bytes:
-    return _varint(field << 3) + b"\x01" if value else b""
+    return tagged_varint(field, 1) if value else b""
 
 
 def _whole(field: int, value: Any) -> bytes:
-    return _varint(field << 3) + _varint(int(value) & (1 << 64) - 1) if value is not None else b""
+    return varint(field << 3 | VARINT) + varint(int(value)) if value is not None else b""
 
 
 def _double(field: int, value: Any) -> bytes:
-    return _varint(field << 3 | 1) + struct.pack("<d", float(value)) if value is not None else b""
+    return varint(field << 3 | FIXED64) + struct.pack("<d", float(value)) if value is not None else b""
 
 
 def _named(name: str, body: bytes) -> bytes:
@@ -143,6 +132,7 @@ def _schema(schema: Mapping[str, Any]) -> bytes:
         _text(3, schema.get("title")),
         _text(4, schema.get("description")),
         _message(5, _any(schema["default"])) if "default" in schema else b"",
+        _double(6, schema.get("multipleOf")),
         _double(7, schema.get("maximum")),
         _flag(8, schema.get("exclusiveMaximum")),
         _double(9, schema.get("minimum")),
@@ -153,6 +143,8 @@ def _schema(schema: Mapping[str, Any]) -> bytes:
         _whole(14, schema.get("maxItems")),
         _whole(15, schema.get("minItems")),
         _flag(16, schema.get("uniqueItems")),
+        _whole(17, schema.get("maxProperties")),
+        _whole(18, schema.get("minProperties")),
         _texts(19, schema.get("required")),
         b"".join(_message(20, _any(one)) for one in schema.get("enum") or ()),
     ]
@@ -165,6 +157,7 @@ def _schema(schema: Mapping[str, Any]) -> bytes:
         parts.append(_message(22, _texts(1, [kind] if isinstance(kind, str) else kind)))
     if isinstance(schema.get("items"), Mapping):
         parts.append(_message(23, _message(1, _schema(schema["items"]))))
+    parts += [_message(24, _schema(one)) for one in schema.get("allOf") or ()]
     properties = schema.get("properties")
     if properties:
         named = (_message(1, _named(name, _schema(one))) for name, one in properties.items())
