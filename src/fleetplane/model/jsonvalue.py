@@ -10,8 +10,11 @@ from typing import Any, Final
 
 import msgspec
 
-MAX_DEPTH: Final = 512
-"""How many lists and maps may stand inside one another."""
+MAX_DEPTH: Final = 200
+"""How many lists and maps may stand inside one another.
+
+orjson writes at most 254 levels, and managedFields repeats the object's levels a few levels further down.
+"""
 
 
 def is_too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetplane.model.apply import FieldFilter, apply, track_update
 from fleetplane.model.errors import ApiError
+from fleetplane.model.jsonvalue import MAX_DEPTH, is_too_deep
 from fleetplane.model.objects import Object
 
 from .kinds import SCHEMA, VERSION, thing
@@ -201,6 +203,17 @@ def test_depth_is_an_error_not_a_crash() -> None:
 
     with pytest.raises(ApiError, match="nested deeper"):
         updated(None, thing({"free": deep}))
+
+
+def test_an_object_as_deep_as_allowed_can_be_tracked_and_written() -> None:
+    deep: Any = 1
+    for _ in range(MAX_DEPTH - 2):
+        deep = {"a": deep}
+
+    obj = updated(None, thing({"free": deep}))
+
+    assert not is_too_deep(obj["spec"], MAX_DEPTH)
+    assert orjson.loads(orjson.dumps(obj)) == obj
 
 
 def owned_paths(obj: Object) -> set[tuple[str, ...]]:

@@ -247,7 +247,7 @@ def test_depth_is_an_error_not_a_crash() -> None:
 
     (error,) = validate(tree, obj)
 
-    assert "nested deeper than 512 levels" in str(error)
+    assert "nested deeper than 200 levels" in str(error)
 
 
 def test_a_pattern_that_cannot_be_compiled_never_matches() -> None:
