@@ -128,9 +128,12 @@ def test_arithmetic_is_that_of_fractions(a: Quantity, b: Quantity, n: int) -> No
 @given(QUANTITIES)
 def test_the_canonical_form_is_read_back(quantity: Quantity) -> None:
     again = Quantity.parse(str(quantity))
-    if quantity.format is not Format.BINARY_SI or abs(quantity.value()) < 1 << 63:
+
+    if quantity.format is not Format.BINARY_SI:
         assert again == quantity
         assert str(again) == str(quantity)
+    elif abs(quantity.value()) < 1 << 63:  # larger ones are capped when read, and those without a suffix are decimal
+        assert again == quantity
 
 
 @given(
