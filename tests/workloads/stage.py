@@ -16,7 +16,19 @@ from fleetplane.client.protocol import Pairs, Unreachable
 from fleetplane.client.rest import RestClient
 from fleetplane.controller.controller import Controller
 from fleetplane.controller.manager import Manager
-from fleetplane.model.builtin.types import CONFIG_MAPS, DEPLOYMENTS, JOBS, NAMESPACES, NODES, PODS, REPLICA_SETS
+from fleetplane.model.builtin.types import (
+    CONFIG_MAPS,
+    CONTROLLER_REVISIONS,
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    JOBS,
+    NAMESPACES,
+    NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PODS,
+    REPLICA_SETS,
+    STATEFUL_SETS,
+)
 from fleetplane.model.environment import timestamp
 from fleetplane.model.resources import ResourceType
 from fleetplane.testing.clock import run_virtually
@@ -29,7 +41,20 @@ Object = dict[str, Any]
 
 
 WIDGETS = ResourceType("example.com", "v1", "Widget", "widgets")
-SERVED = (NAMESPACES, NODES, PODS, CONFIG_MAPS, DEPLOYMENTS, REPLICA_SETS, JOBS, WIDGETS)
+SERVED = (
+    NAMESPACES,
+    NODES,
+    PODS,
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    REPLICA_SETS,
+    STATEFUL_SETS,
+    DAEMON_SETS,
+    CONTROLLER_REVISIONS,
+    PERSISTENT_VOLUME_CLAIMS,
+    JOBS,
+    WIDGETS,
+)
 
 
 def discovery(*, core: bool) -> bytes:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fleetplane.controller.controller import Controller
 from fleetplane.controller.manager import Manager
 from fleetplane.model.builtin.types import (
     CONFIG_MAPS,
+    CONTROLLER_REVISIONS,
     CUSTOM_RESOURCE_DEFINITIONS,
+    DAEMON_SETS,
     DEPLOYMENTS,
     JOBS,
     NAMESPACES,
     NODES,
+    PERSISTENT_VOLUME_CLAIMS,
     PODS,
     REPLICA_SETS,
     SERVICE_ACCOUNTS,
+    STATEFUL_SETS,
 )
+from fleetplane.workloads.daemonset.reconcile import DaemonSets
 from fleetplane.workloads.deployment.reconcile import Deployments
 from fleetplane.workloads.garbage.reconcile import GarbageCollection
 from fleetplane.workloads.job.reconcile import Jobs, OrphanPods
@@ -24,7 +31,23 @@ from fleetplane.workloads.replicaset.reconcile import REPLICA_SET, Replicas
 from fleetplane.workloads.scheduler.plugins import Plugins
 from fleetplane.workloads.scheduler.reconcile import Scheduler
 from fleetplane.workloads.shared.actor import Actor
+from fleetplane.workloads.shared.nodecache import NodeCache
 from fleetplane.workloads.shared.podcache import PodCache
+from fleetplane.workloads.statefulset.reconcile import StatefulSets
+
+_SHARED: Final = (
+    PODS,
+    REPLICA_SETS,
+    DEPLOYMENTS,
+    STATEFUL_SETS,
+    DAEMON_SETS,
+    CONTROLLER_REVISIONS,
+    JOBS,
+    NODES,
+    NAMESPACES,
+    PERSISTENT_VOLUME_CLAIMS,
+)
+"""Resources that some controller caches anyway: the garbage collector sees them through the same informers."""
 
 
 def controllers(
@@ -45,7 +68,11 @@ def controllers(
     namespaces = manager.informer(NAMESPACES)
     accounts = manager.informer(SERVICE_ACCOUNTS, fields=ACCOUNT_FIELDS)
     jobs = manager.informer(JOBS)
-    shared = [manager.informer(one) for one in (PODS, REPLICA_SETS, DEPLOYMENTS, JOBS, NODES, NAMESPACES)]
+    stateful_sets, daemon_sets = manager.informer(STATEFUL_SETS), manager.informer(DAEMON_SETS)
+    claims = manager.informer(PERSISTENT_VOLUME_CLAIMS)
+    history = manager.informer(CONTROLLER_REVISIONS)
+    nodes = NodeCache(manager.informer(NODES))
+    shared = [manager.informer(one) for one in _SHARED]
     definitions = manager.informer(CUSTOM_RESOURCE_DEFINITIONS)
     made = [
         Namespaces(actor, namespaces).controller(),
@@ -53,6 +80,8 @@ def controllers(
         GarbageCollection(manager, actor, shared, definitions).controller(),
         Replicas(REPLICA_SET, actor, replica_sets, pods).controller("replicaset"),
         Deployments(actor, manager.informer(DEPLOYMENTS), replica_sets, pods).controller(),
+        StatefulSets(actor, stateful_sets, pods, claims, history).controller(),
+        DaemonSets(actor, daemon_sets, pods, nodes, history).controller(),
         Jobs(actor, jobs, pods).controller(),
         OrphanPods(actor, jobs, manager.informer(PODS)).controller(),
         scheduler.controller(),

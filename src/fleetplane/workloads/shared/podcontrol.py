@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from fleetplane.client.protocol import Unreachable
@@ -24,12 +25,23 @@ from fleetplane.workloads.shared.pods import Pod, name_prefix
 LARGEST_BATCH: Final = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What events on the owner say; ``{pod}``, ``{owner}`` and ``{error}`` are filled in."""
+
+    created: str = "Created pod: {pod}"
+    not_created: str = "Error creating: {error}"
+    deleted: str = "Deleted pod: {pod}"
+    not_deleted: str = "Error deleting: {error}"
+
+
 class PodControl:
     """One per controller."""
 
-    def __init__(self, actor: Actor, cache: PodCache) -> None:
+    def __init__(self, actor: Actor, cache: PodCache, words: Words = Words()) -> None:
         self._actor = actor
         self._cache = cache
+        self._words = words
         self._made: dict[str, set[ObjectKey]] = {}
         self._gone: dict[str, set[tuple[ObjectKey, str]]] = {}
 
@@ -73,9 +85,9 @@ class PodControl:
             raise
         except ApiError as error:
             if not is_namespace_ending(error):
-                self._actor.tell(cluster, owner, "Warning", "FailedCreate", f"Error creating: {error.message}")
+                self._tell(cluster, owner, "FailedCreate", self._words.not_created, name(pod), error.message)
             raise
-        self._actor.tell(cluster, owner, "Normal", "SuccessfulCreate", f"Created pod: {name(pod)}")
+        self._tell(cluster, owner, "SuccessfulCreate", self._words.created, name(pod))
 
     async def delete(self, cluster: str, owner: Object, pods: Sequence[Pod]) -> None:
         """Deletes exactly these pods. Raises the first refusal after having tried all."""
@@ -92,11 +104,15 @@ class PodControl:
             self._gone.setdefault(uid(owner), set()).add((key, pod.uid))
             raise
         except ApiError as error:
-            self._actor.tell(cluster, owner, "Warning", "FailedDelete", f"Error deleting: {error.message}")
+            self._tell(cluster, owner, "FailedDelete", self._words.not_deleted, pod.name, error.message)
             raise
         self._cache.note_deleted(key, pod.uid)
         if was_there:
-            self._actor.tell(cluster, owner, "Normal", "SuccessfulDelete", f"Deleted pod: {pod.name}")
+            self._tell(cluster, owner, "SuccessfulDelete", self._words.deleted, pod.name)
+
+    def _tell(self, cluster: str, owner: Object, reason: str, words: str, pod_name: str, error: str = "") -> None:
+        text = words.format(pod=pod_name, owner=name(owner), error=error)
+        self._actor.tell(cluster, owner, "Warning" if error else "Normal", reason, text)
 
     def forget(self, owner_uid: str) -> None:
         self._made.pop(owner_uid, None)

@@ -1,0 +1,1 @@
+"""StatefulSet: numbered pods with names, order and storage of their own."""
