@@ -41,6 +41,7 @@ from fleetplane.node.sources import Sources
 from fleetplane.node.static_pods import StaticPods
 from fleetplane.node.stats import Usage
 from fleetplane.node.status import NodeFacts
+from fleetplane.node.streams import EngineStreams
 from fleetplane.node.tokens import Tokens
 from fleetplane.node.volumes import VolumeManager
 from fleetplane.node.volumes.projected import Projection
@@ -133,6 +134,7 @@ class NodeAgent:
         self._to_keep: dict[str, PodWorker] = {}
         self._keep_wanted = asyncio.Event()
         self.usage = Usage(runtime, environment)
+        self.streams = EngineStreams(self.engine, environment)
 
     # What the node is
 

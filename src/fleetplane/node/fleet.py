@@ -36,6 +36,7 @@ from fleetplane.node.registration import (
 from fleetplane.node.reporter import StatusReporter
 from fleetplane.node.simulated import Behaviour, SimulatedRuntime, node_networks
 from fleetplane.node.status import NodeFacts
+from fleetplane.node.streams import EngineStreams
 
 RENEW_SECONDS = 10.0
 RENEW_LARGE_SECONDS = 20.0
@@ -99,6 +100,7 @@ class SimulatedFleet:
             on_ended=self._ended,
         )
         self.feed = PodFeed(self.engine, self._reporter, lambda name: name in self.nodes, client.cluster)
+        self.streams = EngineStreams(self.engine, environment)
         self._leases: dict[str, Object] = {}
 
     def _describe(self, index: int) -> NodeDescription:

@@ -173,6 +173,10 @@ class PodWorker:
         return self.observed().sandbox
 
     @property
+    def phase(self) -> str:
+        return str(self.status.get("phase") or "Pending")
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         sandbox = self.sandbox
         if self.pod.host_network or (sandbox is not None and sandbox.network == "host"):
