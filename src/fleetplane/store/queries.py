@@ -17,7 +17,8 @@ from fleetplane.store.protocol import Key, Selection, TermMatch
 KEY_IS: Final = "resource = ? AND cluster = ? AND namespace = ? AND name = ?"
 ROW: Final = "l.revision, l.uid, l.created, l.encoding, l.terms, l.value"
 EVENT: Final = f"l.deleted, l.cluster, l.namespace, l.name, {ROW}, {ROW.replace('l.', 'p.')}"
-"""An event and the version before it, where ``log l LEFT JOIN log p`` are joined."""
+"""A change and the version before it, from ``_LOG_AND_BEFORE``."""
+_LOG_AND_BEFORE: Final = "log l LEFT JOIN log p ON p.revision = l.previous"
 _FULL_KEY: Final = "{0}.cluster, {0}.namespace, {0}.name"
 _OBJECT_OF_TERM: Final = "o.cluster = t.cluster AND o.namespace = t.namespace AND o.name = t.name"
 
@@ -111,6 +112,27 @@ class Queries:
         conditions, parameters = term_is("t", number, match)
         where = " AND ".join(conditions)
         return f"SELECT count(*) FROM (SELECT 1 FROM terms t WHERE {where} LIMIT {enough}) n", parameters  # noqa: S608
+
+    def events(self, number: Number, selection: Selection, after: int, upto: int) -> Query:
+        """``EVENT`` of every change in scope (whatever its terms) with ``after < revision <= upto``, oldest first."""
+        scope, added = scope_is("l", selection, None)
+        where = " AND ".join(["l.revision > ?", "l.revision <= ?", "l.resource = ?", *scope])
+        return f"SELECT {EVENT} FROM {_LOG_AND_BEFORE} WHERE {where} ORDER BY l.revision", [after, upto, number, *added]  # noqa: S608
+
+    def history(self, number: Number, key: Key, limit: int) -> Query:
+        """``EVENT`` of the newest changes of a key, newest first.
+
+        A change is known while the version it wrote, or the one it superseded, is.
+        """
+        at = [number, key.cluster, key.namespace, key.name]
+        newest = f"FROM past WHERE {KEY_IS} ORDER BY revision DESC LIMIT ?"
+        known = (
+            f"SELECT revision FROM objects WHERE {KEY_IS}"  # noqa: S608
+            f" UNION SELECT revision FROM (SELECT revision {newest}) n"
+            f" UNION SELECT superseded FROM (SELECT superseded {newest}) n"
+        )
+        sql = f"SELECT {EVENT} FROM {_LOG_AND_BEFORE} WHERE l.revision IN ({known}) ORDER BY l.revision DESC LIMIT ?"  # noqa: S608
+        return sql, [*at, *at, limit, *at, limit, limit]
 
     def _keys(
         self, number: Number, selection: Selection, driver: TermMatch | None, after: Key | None, past: int | None

@@ -15,14 +15,13 @@ import msgspec
 
 from fleetplane.store.matching import concerns, has_terms
 from fleetplane.store.protocol import Claim, Event, Key, Record, Selection, Term, TermMatch
-from fleetplane.store.queries import EVENT, KEY_IS, ROW, Dialect, Queries, Query, beyond, scope_is
+from fleetplane.store.queries import ROW, Dialect, Queries, Query, beyond
 from fleetplane.store.staging import ClaimKey, Held
 
 _GET: Final = (
     f"SELECT {ROW}, o.claims FROM objects o CROSS JOIN log l ON l.revision = o.revision"  # noqa: S608
     " WHERE o.resource = ? AND o.cluster = ? AND o.namespace = ? AND o.name = ?"
 )
-_EVENTS: Final = f"SELECT {EVENT} FROM {{}} LEFT JOIN log p ON p.revision = l.previous"  # noqa: S608
 _ESTIMATE: Final = 1_000
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -154,11 +153,7 @@ class Reader:
         number = self._resources.find(selection.group, selection.resource)
         if number is None:
             return []
-        scope, added = scope_is("l", selection, None)
-        where = " AND ".join(["l.revision > ?", "l.revision <= ?", "l.resource = ?", *scope])
-        rows = self._connection.execute(
-            f"{_EVENTS.format('log l')} WHERE {where} ORDER BY l.revision", [after, upto, number, *added]
-        ).fetchall()
+        rows = self._connection.execute(*_QUERIES.events(number, selection, after, upto)).fetchall()
         found = (_event(selection.group, selection.resource, row) for row in rows)
         return [event for event in found if not selection.matches or concerns(selection, event)]
 
@@ -167,16 +162,7 @@ class Reader:
         number = self._resources.find(key.group, key.resource)
         if number is None:
             return []
-        at = (number, key.cluster, key.namespace, key.name)
-        newest = f"FROM past WHERE {KEY_IS} ORDER BY revision DESC LIMIT ?"
-        known = (
-            f"(SELECT revision FROM objects WHERE {KEY_IS}"  # noqa: S608
-            f" UNION SELECT revision FROM (SELECT revision {newest})"
-            f" UNION SELECT superseded FROM (SELECT superseded {newest})) v CROSS JOIN log l ON l.revision = v.revision"
-        )
-        rows = self._connection.execute(
-            f"{_EVENTS.format(known)} ORDER BY l.revision DESC LIMIT ?", [*at, *at, limit, *at, limit, limit]
-        ).fetchall()
+        rows = self._connection.execute(*_QUERIES.history(number, key, limit)).fetchall()
         return [_event(key.group, key.resource, row) for row in rows]
 
     def keys_of_cluster(self, cluster: str, limit: int) -> list[Key]:
@@ -205,7 +191,7 @@ class Reader:
 
 
 def _event(group: str, resource: str, row: Sequence[Any]) -> Event:
-    """From a row of ``_EVENTS``. A deletion that left the last state as it was has no value of its own."""
+    """From a row of ``EVENT``. A deletion that left the last state as it was has no value of its own."""
     deleted, cluster, namespace, name, *now = row[:10]
     key = Key(cluster, group, resource, namespace, name)
     previous = None if row[10] is None else _record(key, row[10:])
