@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -22,15 +23,20 @@ from fleetplane.apiserver.frontend import Frontend
 from fleetplane.apiserver.http import Request
 from fleetplane.apiserver.pki import PkiError, ensure_pki, server_context, write_admin_kubeconfig
 from fleetplane.apiserver.server import ApiServer
+from fleetplane.apiserver.streaming.protocol import PodStreams
 from fleetplane.bootstrap import bootstrap
 from fleetplane.client.protocol import Capabilities, Client, Pairs
 from fleetplane.client.rest import RestClient
 from fleetplane.controller.manager import Manager
+from fleetplane.local_streams import LocalStreams
 from fleetplane.model import yaml as kube_yaml
 from fleetplane.model.environment import Environment, SystemEnvironment
 from fleetplane.model.objects import Object
 from fleetplane.model.user import MASTERS_GROUP, UserInfo
+from fleetplane.node.agent import NodeAgent, NodeSettings
 from fleetplane.node.fleet import SimulatedFleet
+from fleetplane.node.local import choose_runtime, run_local_node
+from fleetplane.node.runtime import RuntimeFailure
 from fleetplane.settings import Settings
 from fleetplane.store.protocol import Store, StoreError, StoreLocked
 from fleetplane.store.sqlite import SqliteStore
@@ -129,6 +135,8 @@ class Plane:
         self.kubeconfig = settings.data_dir / "admin.kubeconfig"
         self._stack = AsyncExitStack()
         self._server: ApiServer | None = None
+        self._streams: dict[str, PodStreams] = {}
+        self._streams_by_prefix: tuple[str, PodStreams | None] = ("", None)
 
     @property
     def server(self) -> ApiServer:
@@ -171,6 +179,7 @@ class Plane:
             self.environment,
             ServerSettings(service_cidrs=settings.service_cidrs),
             audit=self._start_audit(tasks),
+            streams_of=self._streams_of,
         )
         await self._stack.enter_async_context(self._server.running())
         frontend = Frontend(self._server.handle)
@@ -207,12 +216,47 @@ class Plane:
     async def _start_nodes(self, tasks: Background) -> None:
         """Start the local nodes, and wait for up to a hundred of them to be registered."""
         settings = self.settings
-        if settings.nodes == 0 or settings.runtime == "none":
+        if settings.nodes == 0:
             return
-        fleet = SimulatedFleet(self.client(FLEET_USER), settings.nodes, self.environment)
-        tasks.start(fleet.run())
-        if settings.nodes <= _WAIT_FOR_NODES:
-            await fleet.ready.wait()
+        runtime, _reason = choose_runtime(settings.runtime)
+        if runtime == "podman":
+            await self._start_local_node(tasks)
+        elif runtime == "simulated":
+            fleet = SimulatedFleet(self.client(FLEET_USER), settings.nodes, self.environment)
+            tasks.start(fleet.run())
+            self._streams_by_prefix = ("sim-", LocalStreams(fleet.streams))
+            if settings.nodes <= _WAIT_FOR_NODES:
+                await fleet.ready.wait()
+
+    async def _start_local_node(self, tasks: Background) -> None:
+        """This machine as a node on Podman, under its own node identity."""
+        settings = self.settings
+        name = settings.node_name or socket.gethostname().lower()
+        ready: asyncio.Future[NodeAgent] = asyncio.get_running_loop().create_future()
+        node = NodeSettings(settings.data_dir / "nodes" / name, name=name)
+        user = UserInfo(f"system:node:{name}", groups=("system:nodes", "system:authenticated"))
+
+        async def run() -> None:
+            try:
+                await run_local_node(
+                    self.client(user),
+                    node,
+                    self.environment,
+                    pod_networks=[one.strip() for one in settings.pod_cidrs.split(",")],
+                    on_ready=ready.set_result,
+                )
+            except RuntimeFailure as error:
+                raise PlaneError(f"this machine cannot run pods: {error}; try --runtime simulated") from error
+
+        tasks.start(run())
+        agent = await ready
+        self._streams[name] = LocalStreams(agent.streams)
+
+    def _streams_of(self, node: str) -> PodStreams | None:
+        prefix, fleet = self._streams_by_prefix
+        if fleet is not None and node.startswith(prefix):
+            return fleet
+        return self._streams.get(node)
 
     def demo_pod_spec(self) -> Object:
         """A pod spec that runs for a while on this plane's nodes, without a registry."""

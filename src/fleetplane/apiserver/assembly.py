@@ -25,6 +25,8 @@ from fleetplane.apiserver.server import ApiServer, Limits, Parts
 from fleetplane.apiserver.services import ServiceAllocator, parse_networks
 from fleetplane.apiserver.shared import SharedLayer
 from fleetplane.apiserver.storage import ObjectStorage
+from fleetplane.apiserver.streaming.handlers import stream_handlers
+from fleetplane.apiserver.streaming.protocol import PodStreams, StreamsOf
 from fleetplane.apiserver.subresources import Handler
 from fleetplane.model.admission import AdmissionPlugin, AdmissionRequest
 from fleetplane.model.environment import Environment, timestamp
@@ -41,6 +43,10 @@ class ServerSettings:
     limits: Limits = field(default_factory=Limits)
 
 
+def _no_streams(_node: str) -> PodStreams | None:
+    return None
+
+
 def assemble(
     store: Store,
     pki: Pki,
@@ -50,6 +56,7 @@ def assemble(
     plugins: Sequence[AdmissionPlugin] = (),
     subresources: Mapping[tuple[str, str], Handler] | None = None,
     audit: Audit | None = None,
+    streams_of: StreamsOf = _no_streams,
 ) -> ApiServer:
     """A server that is ready to run. Raises ValueError for settings that cannot be used."""
     registry = Registry()
@@ -110,7 +117,11 @@ def assemble(
         health=_health(store),
         shared=SharedLayer(registry, default_objects(), timestamp(environment.now())),
         followers=followers,
-        subresources={**security.handlers(restrict_token), **(subresources or {})},
+        subresources={
+            **security.handlers(restrict_token),
+            **stream_handlers(ObjectStorage(store), streams_of),
+            **(subresources or {}),
+        },
         paths=security.paths(),
         limits=settings.limits,
         audit=audit,
