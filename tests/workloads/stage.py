@@ -21,12 +21,14 @@ from fleetplane.model.builtin.types import (
     CONTROLLER_REVISIONS,
     DAEMON_SETS,
     DEPLOYMENTS,
+    ENDPOINT_SLICES,
     JOBS,
     NAMESPACES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
     PODS,
     REPLICA_SETS,
+    SERVICES,
     STATEFUL_SETS,
 )
 from fleetplane.model.environment import timestamp
@@ -53,6 +55,8 @@ SERVED = (
     CONTROLLER_REVISIONS,
     PERSISTENT_VOLUME_CLAIMS,
     JOBS,
+    SERVICES,
+    ENDPOINT_SLICES,
     WIDGETS,
 )
 

@@ -12,6 +12,8 @@ from fleetplane.model.builtin.types import (
     CUSTOM_RESOURCE_DEFINITIONS,
     DAEMON_SETS,
     DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    ENDPOINTS,
     JOBS,
     NAMESPACES,
     NODES,
@@ -19,10 +21,12 @@ from fleetplane.model.builtin.types import (
     PODS,
     REPLICA_SETS,
     SERVICE_ACCOUNTS,
+    SERVICES,
     STATEFUL_SETS,
 )
 from fleetplane.workloads.daemonset.reconcile import DaemonSets
 from fleetplane.workloads.deployment.reconcile import Deployments
+from fleetplane.workloads.endpoints.reconcile import ServiceEndpoints
 from fleetplane.workloads.garbage.reconcile import GarbageCollection
 from fleetplane.workloads.job.reconcile import Jobs, OrphanPods
 from fleetplane.workloads.namespaces.defaults import ACCOUNT_FIELDS, ROOT_CA_FIELDS, Accounts, RootCertificates
@@ -46,6 +50,9 @@ _SHARED: Final = (
     NODES,
     NAMESPACES,
     PERSISTENT_VOLUME_CLAIMS,
+    SERVICES,
+    ENDPOINT_SLICES,
+    ENDPOINTS,
 )
 """Resources that some controller caches anyway: the garbage collector sees them through the same informers."""
 
@@ -72,6 +79,8 @@ def controllers(
     claims = manager.informer(PERSISTENT_VOLUME_CLAIMS)
     history = manager.informer(CONTROLLER_REVISIONS)
     nodes = NodeCache(manager.informer(NODES))
+    services = manager.informer(SERVICES)
+    slices, endpoints = manager.informer(ENDPOINT_SLICES), manager.informer(ENDPOINTS)
     shared = [manager.informer(one) for one in _SHARED]
     definitions = manager.informer(CUSTOM_RESOURCE_DEFINITIONS)
     made = [
@@ -84,6 +93,7 @@ def controllers(
         DaemonSets(actor, daemon_sets, pods, nodes, history).controller(),
         Jobs(actor, jobs, pods).controller(),
         OrphanPods(actor, jobs, manager.informer(PODS)).controller(),
+        ServiceEndpoints(actor, services, pods, nodes, slices, endpoints).controller(),
         scheduler.controller(),
     ]
     if root_certificate:
