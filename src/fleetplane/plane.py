@@ -31,7 +31,6 @@ from fleetplane.controller.manager import Manager
 from fleetplane.local_streams import LocalStreams
 from fleetplane.model import yaml as kube_yaml
 from fleetplane.model.environment import Environment, SystemEnvironment
-from fleetplane.model.objects import Object
 from fleetplane.model.user import MASTERS_GROUP, UserInfo
 from fleetplane.node.agent import NodeAgent, NodeSettings
 from fleetplane.node.fleet import SimulatedFleet
@@ -257,10 +256,6 @@ class Plane:
         if fleet is not None and node.startswith(prefix):
             return fleet
         return self._streams.get(node)
-
-    def demo_pod_spec(self) -> Object:
-        """A pod spec that runs for a while on this plane's nodes, without a registry."""
-        return {"containers": [{"name": "hello", "image": "busybox", "command": ["sleep", "3600"]}]}
 
     async def _open_store(self) -> Store:
         settings = self.settings

@@ -21,6 +21,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 
 from fleetplane.client.protocol import Client
+from fleetplane.interfaces.cli.demo_image import IMAGE, import_demo_image
 from fleetplane.interfaces.cli.logs import configure_logging
 from fleetplane.interfaces.cli.main import CommandError
 from fleetplane.model.builtin.types import CONFIG_MAPS, DEPLOYMENTS, NODES, PODS
@@ -28,10 +29,14 @@ from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, name
 from fleetplane.model.resources import ResourceType
 from fleetplane.plane import Plane, PlaneError
-from fleetplane.settings import Settings
+from fleetplane.settings import RuntimeName, Settings
 
 STEP_SECONDS = 60.0
 REPLICAS = 3
+POD: Object = {
+    "containers": [{"name": "hello", "image": IMAGE, "command": ["/bin/sleep", "3600"]}],
+    "terminationGracePeriodSeconds": 1,
+}
 WIDGETS = ResourceType("demo.fleetplane.io", "v1", "Widget", "widgets")
 
 
@@ -102,7 +107,8 @@ def _first(error: BaseException) -> BaseException:
 
 async def _tour(tour: Tour, keep: bool) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        settings = Settings(data_dir=tour.data_dir, port=0, runtime=tour.runtime)  # type: ignore[arg-type]
+        runtime, why = _runtime(tour.runtime)
+        settings = Settings(data_dir=tour.data_dir, port=0, runtime=runtime)
         async with tour.step("Starting a plane", "a control plane, from an empty folder"):
             plane = await stack.enter_async_context(Plane(settings))
         client = plane.client()
@@ -111,16 +117,16 @@ async def _tour(tour: Tour, keep: bool) -> None:
         real = not described.startswith("simulated")
         how = "real containers" if real else "simulated containers"
         tour.note(f"real: TLS, SQLite, {plane.url}")
-        await _deployment(tour, client, plane, how)
+        await _deployment(tour, client, how)
         await _custom_kind(tour, client)
         await _clean_up(tour, client, how)
-        _summary(tour, described)
+        _summary(tour, described, why)
         if keep:
             tour.console.print(f"The plane keeps running; stop it with Ctrl-C.\n  export KUBECONFIG={plane.kubeconfig}")
             await asyncio.Event().wait()
 
 
-async def _deployment(tour: Tour, client: Client, plane: Plane, how: str) -> None:
+async def _deployment(tour: Tour, client: Client, how: str) -> None:
     labels = {"app": "hello"}
     deployment: Object = {
         "apiVersion": "apps/v1",
@@ -129,7 +135,7 @@ async def _deployment(tour: Tour, client: Client, plane: Plane, how: str) -> Non
         "spec": {
             "replicas": REPLICAS,
             "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": plane.demo_pod_spec()},
+            "template": {"metadata": {"labels": labels}, "spec": POD},
         },
     }
     async with tour.step("Applying a Deployment", f"a Deployment applied, {REPLICAS} pods running") as show:
@@ -225,11 +231,23 @@ async def _until(true: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(0.05)
 
 
-def _summary(tour: Tour, runtime: str) -> None:
+def _runtime(wanted: str) -> tuple[RuntimeName, str]:
+    """Real containers where they are possible; else simulated ones, and why."""
+    if wanted == "simulated":
+        return "simulated", "as asked"
+    missing = import_demo_image()
+    if missing is None:
+        return "podman", "Podman is here"
+    if wanted == "podman":
+        raise DemoFailed(missing)
+    return "simulated", missing
+
+
+def _summary(tour: Tour, runtime: str, why: str) -> None:
     table = Table(title="What happened", title_justify="left")
     for column in ("what", "took", "how"):
         table.add_column(column, overflow="fold")
     for row in tour.rows:
         table.add_row(*row)
     tour.console.print(table)
-    tour.console.print(f"container runtime: {runtime}")
+    tour.console.print(f"container runtime: {runtime} ({why})")
