@@ -148,20 +148,21 @@ def concerns(selection: Selection, event: Event) -> bool:
 @pytest.mark.parametrize("seed", range(4))
 async def test_everything_at_once(store_factory: Any, seed: int) -> None:
     chance = random.Random(seed)
-    store = await store_factory(watch_window=20)
-    store_factory.delay_commits(store, lambda: chance.choice([0, 0, 0.001, 0.005]))
-    journal = Journal(await store.revision())
+    stores = await store_factory.servers(watch_window=20)
+    for store in stores:
+        store_factory.delay_commits(store, lambda: chance.choice([0, 0, 0.001, 0.005]))
+    journal = Journal(await stores[0].revision())
     done = asyncio.Event()
 
     async with asyncio.TaskGroup() as others:
         for _ in range(8):
-            others.create_task(watch(store, journal, chance, done))
-        others.create_task(read(store, journal, chance, done))
+            others.create_task(watch(chance.choice(stores), journal, chance, done))
+        others.create_task(read(chance.choice(stores), journal, chance, done))
         async with asyncio.TaskGroup() as writers:
             for _ in range(8):
-                writers.create_task(write(store, journal, chance, 30))
+                writers.create_task(write(chance.choice(stores), journal, chance, 30))
         for _ in range(4):
-            others.create_task(watch(store, journal, chance, done))
+            others.create_task(watch(chance.choice(stores), journal, chance, done))
         done.set()
 
     assert len(journal.events) > 100

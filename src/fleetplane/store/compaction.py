@@ -7,9 +7,20 @@ counts as new.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 _MARK_SECONDS = 5.0
+ADVANCE = 256
+"""Automatic compaction moves on by at least so many revisions, to be worth its while."""
+
+KeepVersions = Callable[[str, str], int]
+"""``(group, resource)`` to how many superseded versions of each object outlive compaction."""
+
+
+def keep_versions(history: int | KeepVersions) -> KeepVersions:
+    """The same number for all, or as given."""
+    return history if callable(history) else lambda _group, _resource: history
 
 
 @dataclass(frozen=True, slots=True)

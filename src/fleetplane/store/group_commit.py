@@ -19,12 +19,13 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 
+from fleetplane.store.compaction import KeepVersions
 from fleetplane.store.datafile import Beginning, finish, reserve, set_meta
 from fleetplane.store.disk import Checkpoints, Disk
 from fleetplane.store.hub import Hub
 from fleetplane.store.protocol import Change, ClaimTaken, Key, PreconditionFailed, Record, StoreUnavailable
 from fleetplane.store.sqlite_reads import Reader, Resources
-from fleetplane.store.sqlite_writes import Group, KeepVersions, sweep, write
+from fleetplane.store.sqlite_writes import Group, sweep, write
 from fleetplane.store.staging import ClaimKey, Held, stage
 
 _SWEEP_STEP = 500

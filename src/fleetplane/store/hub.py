@@ -49,6 +49,7 @@ class Window:
     def __init__(self, start: int, max_events: int, max_bytes: int) -> None:
         self.start = start
         self._max_events = max_events
+        self._max_bytes = max_bytes
         self._room = max_bytes
         self._order: deque[Event] = deque()
         self._by_resource: dict[tuple[str, str], deque[Event]] = {}
@@ -73,6 +74,10 @@ class Window:
             found.append(event)
         found.reverse()
         return found
+
+    def emptied(self, start: int) -> Window:
+        """A window of the same size that begins at ``start``."""
+        return Window(start, self._max_events, self._max_bytes)
 
     def _drop_oldest(self) -> None:
         event = self._order.popleft()
@@ -284,16 +289,26 @@ class Hub:
         if not channels:
             del self._by_resource[selection.group, selection.resource]
 
+    def restart(self, revision: int, compacted: int) -> None:
+        """Go on from a revision although changes before it were missed: watchers must list again."""
+        for watcher in self._open_watchers():
+            watcher.cut_off(Expired(watcher.progress, compacted))
+        self.revision = revision
+        self.window = self.window.emptied(revision)
+
     @property
     def watchers(self) -> int:
         """How many watchers are open."""
-        return len(self._replaying) + sum(len(channel.watchers) for channel in self._channels.values())
+        return len(self._open_watchers())
 
     def close(self, reason: StoreUnavailable) -> None:
         """End every watch with ``reason``."""
         self._closed = reason
-        for watcher in [*self._replaying, *(one for channel in self._channels.values() for one in channel.watchers)]:
+        for watcher in self._open_watchers():
             watcher.cut_off(reason)
+
+    def _open_watchers(self) -> list[Watcher]:
+        return [*self._replaying, *(one for channel in self._channels.values() for one in channel.watchers)]
 
 
 class Watcher:

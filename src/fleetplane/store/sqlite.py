@@ -11,13 +11,13 @@ import builtins
 import contextlib
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
 from fleetplane.model.environment import Environment, SystemEnvironment
 from fleetplane.store import datafile
-from fleetplane.store.compaction import CompactionClock, CompactionPolicy
+from fleetplane.store.compaction import ADVANCE, CompactionClock, CompactionPolicy, KeepVersions, keep_versions
 from fleetplane.store.disk import Disk
 from fleetplane.store.group_commit import GroupCommit
 from fleetplane.store.hub import Hub, Watcher
@@ -35,13 +35,11 @@ from fleetplane.store.protocol import (
     StoreUnavailable,
 )
 from fleetplane.store.sqlite_reads import Resources
-from fleetplane.store.sqlite_writes import KeepVersions
 
 MEMORY: Final = ":memory:"
 _CHUNK: Final = 500
 _REPLAY_SPAN: Final = 1_000
 _DROP_STEP: Final = 200
-_ADVANCE: Final = 256
 
 T = TypeVar("T")
 
@@ -94,7 +92,7 @@ class SqliteStore:
         """
         environment = environment or SystemEnvironment()
         where = None if str(path) == MEMORY else Path(path)
-        keep: Callable[[str, str], int] = history if callable(history) else (lambda _group, _resource: history)
+        keep = keep_versions(history)
         with _opening(path), contextlib.ExitStack() as stack:
             disk = None
             if where is not None:
@@ -118,7 +116,7 @@ class SqliteStore:
     async def commit(self, changes: Sequence[Change], *, durable: bool = True) -> list[Record]:
         records = await self._writes.commit(changes, durable)
         target = self._clock.target(self._hub.revision, self._environment.monotonic())
-        if target >= self._writes.compacted + _ADVANCE:
+        if target >= self._writes.compacted + ADVANCE:
             self._writes.advance(target)
         return records
 

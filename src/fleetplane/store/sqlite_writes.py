@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from fleetplane.store.compaction import KeepVersions
 from fleetplane.store.protocol import Key, Record
 from fleetplane.store.queries import KEY_IS
 from fleetplane.store.sqlite_reads import Resources, pack
 from fleetplane.store.staging import Effects, inherits_value
-
-KeepVersions = Callable[[str, str], int]
-"""``(group, resource)`` to how many superseded versions of each object outlive compaction."""
 
 
 @dataclass(slots=True)
