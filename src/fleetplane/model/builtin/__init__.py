@@ -5,7 +5,7 @@ that only names a resource never loads the data.
 """
 
 from fleetplane.model.builtin.catalog import BuiltinResource, Subresource, builtin_resource, catalog
-from fleetplane.model.builtin.conversion import convert
+from fleetplane.model.builtin.conversion import convert, hub_of
 from fleetplane.model.builtin.data import Definitions, definition_name, definitions, kubernetes_version
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "convert",
     "definition_name",
     "definitions",
+    "hub_of",
     "kubernetes_version",
 ]

@@ -47,6 +47,12 @@ def convert(obj: Object, api_version: str) -> Object:
     return target.from_hub(obj) | {"apiVersion": api_version}
 
 
+def hub_of(api_version: str, kind: str) -> str | None:
+    """The API version a kind is stored in, when it is another than this one."""
+    spoke = _SPOKES.get((api_version, kind))
+    return spoke.hub if spoke is not None else None
+
+
 def _same(obj: Object) -> Object:
     return obj
 
