@@ -23,6 +23,7 @@ from fleetplane.model.builtin.types import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     JOBS,
+    LEASES,
     NAMESPACES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
@@ -31,7 +32,7 @@ from fleetplane.model.builtin.types import (
     SERVICES,
     STATEFUL_SETS,
 )
-from fleetplane.model.environment import timestamp
+from fleetplane.model.environment import micro_timestamp, timestamp
 from fleetplane.model.resources import ResourceType
 from fleetplane.testing.clock import run_virtually
 from fleetplane.testing.environment import SimulatedEnvironment
@@ -164,6 +165,8 @@ class Stage:
         self.start_seconds = 1.0
         self.exit_code: Callable[[Object], int | None] = lambda _: None
         """The exit code a pod ends with after a second, or None when it runs on."""
+        self.silent: set[str] = set()
+        """Nodes that do not renew their lease."""
         self._kubelet_tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -189,10 +192,26 @@ class Stage:
         if self._running is not None and self._running.done():
             self._running.result()
 
+    async def _renew_leases(self) -> None:
+        now = micro_timestamp(self.environment.now())
+        for node in self.all(NODES, ""):
+            name = node["metadata"]["name"]
+            if name in self.silent:
+                continue
+            key = Key("root", "coordination.k8s.io", "leases", "kube-node-lease", name)
+            if key in self.server.objects:
+                await self.client.patch(LEASES, name, {"spec": {"renewTime": now}}, "kube-node-lease")
+            else:
+                await self.create(LEASES, {"metadata": {"name": name, "namespace": "kube-node-lease"}, "spec": {}})
+
     async def kubelet(self) -> None:
-        """Starts what is bound, ends what is deleted."""
+        """Keeps nodes alive, starts what is bound, ends what is deleted."""
         started: set[str] = set()
+        turns = 0
         while True:
+            if turns % 40 == 0:
+                await self._renew_leases()
+            turns += 1
             for key, pod in list(self.server.objects.items()):
                 if key.resource != "pods" or not pod["spec"].get("nodeName") or pod["metadata"]["uid"] in started:
                     continue

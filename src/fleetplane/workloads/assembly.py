@@ -15,6 +15,7 @@ from fleetplane.model.builtin.types import (
     ENDPOINT_SLICES,
     ENDPOINTS,
     JOBS,
+    LEASES,
     NAMESPACES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
@@ -31,11 +32,14 @@ from fleetplane.workloads.garbage.reconcile import GarbageCollection
 from fleetplane.workloads.job.reconcile import Jobs, OrphanPods
 from fleetplane.workloads.namespaces.defaults import ACCOUNT_FIELDS, ROOT_CA_FIELDS, Accounts, RootCertificates
 from fleetplane.workloads.namespaces.reconcile import Namespaces
+from fleetplane.workloads.nodes.lifecycle import LEASE_NAMESPACE, NodeLifecycle
+from fleetplane.workloads.nodes.taints import TaintEviction
 from fleetplane.workloads.replicaset.reconcile import REPLICA_SET, Replicas
 from fleetplane.workloads.scheduler.plugins import Plugins
 from fleetplane.workloads.scheduler.reconcile import Scheduler
 from fleetplane.workloads.shared.actor import Actor
 from fleetplane.workloads.shared.nodecache import NodeCache
+from fleetplane.workloads.shared.nodepods import NodePods
 from fleetplane.workloads.shared.podcache import PodCache
 from fleetplane.workloads.statefulset.reconcile import StatefulSets
 
@@ -81,6 +85,8 @@ def controllers(
     nodes = NodeCache(manager.informer(NODES))
     services = manager.informer(SERVICES)
     slices, endpoints = manager.informer(ENDPOINT_SLICES), manager.informer(ENDPOINTS)
+    leases = manager.informer(LEASES, namespace=LEASE_NAMESPACE)
+    node_pods = NodePods(pods)
     shared = [manager.informer(one) for one in _SHARED]
     definitions = manager.informer(CUSTOM_RESOURCE_DEFINITIONS)
     made = [
@@ -94,6 +100,8 @@ def controllers(
         Jobs(actor, jobs, pods).controller(),
         OrphanPods(actor, jobs, manager.informer(PODS)).controller(),
         ServiceEndpoints(actor, services, pods, nodes, slices, endpoints).controller(),
+        NodeLifecycle(actor, manager.informer(NODES), leases, node_pods).controller(),
+        TaintEviction(actor, manager.informer(NODES), node_pods).controller(),
         scheduler.controller(),
     ]
     if root_certificate:
