@@ -25,18 +25,18 @@ from fleetplane.model.environment import Environment
 from fleetplane.node import machine
 from fleetplane.node.asking import NetworkAsker
 from fleetplane.node.builder import BuildSettings, FullBuilder
-from fleetplane.node.desired import DesiredPods, Kept
+from fleetplane.node.desired import DesiredPods
 from fleetplane.node.engine import PodEngine
 from fleetplane.node.eviction import Use, choose_victim, eviction_failure
 from fleetplane.node.names import ClusterNames, read_resolv_conf
 from fleetplane.node.nodekeeper import NodeKeeper
-from fleetplane.node.pod import PodView
+from fleetplane.node.pod import CONFIG_MIRROR, PodView
 from fleetplane.node.pods import PodFeed, removed
 from fleetplane.node.probers import RuntimeProber
 from fleetplane.node.recorder import ApiRecorder
 from fleetplane.node.registration import NodeDescription
 from fleetplane.node.reporter import StatusReporter
-from fleetplane.node.runtime import ContainerRuntime, ContainerState, Label, RuntimeFailure, RuntimeInfo, Sandbox
+from fleetplane.node.runtime import ContainerRuntime, Label, RuntimeFailure, RuntimeInfo
 from fleetplane.node.sources import Sources
 from fleetplane.node.static_pods import StaticPods
 from fleetplane.node.stats import Usage
@@ -111,6 +111,7 @@ class NodeAgent:
             client,
             self._static_changed,
             lambda: objects.uid(self.keeper.object) if self.ready.is_set() else "",
+            self._mirror_made,
         )
         self._reporter = StatusReporter(client, uid_of=self._api_uid)
         sources = Sources(client, settings.directory / "sources")
@@ -175,7 +176,7 @@ class NodeAgent:
         pods = Informer(self.client, PODS, self.environment, fields=fields, decoded_limit=256)
         async with asyncio.TaskGroup() as group, self.engine.working(group):
             await self._take_over()
-            self._static.read()
+            self._read_static()
             pods.add_handler(self._feed.changed)
             group.create_task(self.engine.watch_runtime())
             group.create_task(self.engine.relist())
@@ -194,25 +195,19 @@ class NodeAgent:
             await asyncio.Event().wait()
 
     async def _take_over(self) -> None:
-        """Pods kept on disk, joined with what the runtime has of them."""
-        try:
-            sandboxes, containers = await self.runtime.sandboxes(), await self.runtime.containers()
-        except RuntimeFailure as error:
-            _log.error("the container runtime does not answer: %s", error.message)
-            sandboxes, containers = [], []
+        """Pods kept on disk, with what the runtime has of them."""
+        await self.engine.take_stock()
         for kept in await asyncio.to_thread(lambda: list(self._desired.load())):
-            self._take_over_one(kept, sandboxes, containers)
+            pod = PodView(kept.object, kept.cluster)
+            if pod.uid:
+                self.engine.set_pod(pod, kept.notes)
 
-    def _take_over_one(self, kept: Kept, sandboxes: Sequence[Sandbox], containers: Sequence[ContainerState]) -> None:
-        pod = PodView(kept.object, kept.cluster)
-        if not pod.uid:
-            return
-        self.engine.set_pod(
-            pod,
-            kept.notes,
-            [one for one in sandboxes if one.uid == pod.uid],
-            [one for one in containers if one.pod_uid == pod.uid],
-        )
+    def _read_static(self) -> None:
+        """Static pods of the folder; those kept on disk whose files are gone end."""
+        self._static.read()
+        for worker in list(self.engine.workers.values()):
+            if worker.pod.static and not self._static.has(worker.pod.uid):
+                worker.set_pod(removed(worker.pod))
 
     async def _settle(self, pods: Informer) -> None:
         """When the API's list is complete: stop what it no longer has, remove what nobody knows."""
@@ -221,6 +216,8 @@ class NodeAgent:
         for uid, worker in list(self.engine.workers.items()):
             if uid not in listed and not worker.pod.static:
                 self._feed.vanished(uid)
+        mirrors = [one.object for one in pods.snapshots() if CONFIG_MIRROR in one.annotations]
+        await self._static.remove_stale(mirrors)
         with suppress(RuntimeFailure):
             await self._remove_strangers(set(self.engine.workers))
         self._images = await self._image_list()
@@ -248,6 +245,13 @@ class NodeAgent:
             if worker is not None:
                 worker.set_pod(removed(worker.pod))
 
+    def _mirror_made(self, uid: str) -> None:
+        """The mirror knows nothing yet: tell it all."""
+        worker = self.engine.workers.get(uid)
+        if worker is not None:
+            self._reporter.forget(uid)
+            self._reporter.changed(worker)
+
     def _status_changed(self, worker: PodWorker) -> None:
         self._reporter.changed(worker)
         self._to_keep[worker.pod.uid] = worker
@@ -256,10 +260,7 @@ class NodeAgent:
     def _ended(self, worker: PodWorker) -> None:
         self._to_keep.pop(worker.pod.uid, None)
         self._desired.forget(worker.pod.uid)
-        if worker.pod.static:
-            self._reporter.forget(worker.pod.uid)
-        else:
-            self._feed.ended(worker)
+        self._feed.ended(worker)
 
     async def _keep(self) -> None:
         """Write what changed to disk, a little later and off the event loop."""

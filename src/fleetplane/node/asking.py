@@ -48,13 +48,14 @@ class NetworkAsker:
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
-        self._tls = ssl.create_default_context()
-        self._tls.check_hostname = False
-        self._tls.verify_mode = ssl.CERT_NONE
 
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(force_close=True, limit=0, ssl=self._tls)
+            # Nothing is verified, so nothing that could verify is loaded: certificate stores are slow to read.
+            unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            unverified.check_hostname = False
+            unverified.verify_mode = ssl.CERT_NONE
+            connector = aiohttp.TCPConnector(force_close=True, limit=0, ssl=unverified)
             self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
         return self._session
 

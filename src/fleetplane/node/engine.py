@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fleetplane.model.environment import Environment
@@ -27,6 +27,7 @@ from fleetplane.node.status import NodeFacts
 from fleetplane.node.worker import Operation, PodWorker
 
 RELIST_SECONDS = 30.0
+STOCK_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class PodEngine:
         self._on_status = on_status
         self._on_ended = on_ended
         self._group: asyncio.TaskGroup | None = None
+        self._stock: dict[str, tuple[list[Sandbox], list[ContainerState]]] = {}
 
     @asynccontextmanager
     async def working(self, group: asyncio.TaskGroup) -> AsyncIterator[None]:
@@ -74,18 +76,29 @@ class PodEngine:
             await self.asker.close()
             self._group = None
 
-    def set_pod(
-        self,
-        pod: PodView,
-        notes: PodNotes | None = None,
-        sandboxes: Iterable[Sandbox] = (),
-        containers: Iterable[ContainerState] = (),
-    ) -> PodWorker:
-        """A pod that should be here, as it is now; the rest is what an earlier agent left of it."""
+    async def take_stock(self) -> None:
+        """Learn what runs before anything is started, however long the runtime takes to answer.
+
+        Whoever works on a pod from now on begins with what an earlier agent left of it: nothing is started twice.
+        """
+        while True:
+            try:
+                sandboxes, containers = await self.runtime.sandboxes(), await self.runtime.containers()
+                break
+            except RuntimeFailure as error:
+                _log.error("the container runtime does not answer: %s", error.message)
+                await asyncio.sleep(STOCK_SECONDS)
+        for sandbox in sandboxes:
+            self._stock.setdefault(sandbox.uid, ([], []))[0].append(sandbox)
+        for container in containers:
+            self._stock.setdefault(container.pod_uid, ([], []))[1].append(container)
+
+    def set_pod(self, pod: PodView, notes: PodNotes | None = None) -> PodWorker:
+        """A pod that should be here, as it is now."""
         worker = self.workers.get(pod.uid)
         if worker is None:
             worker = PodWorker(self, pod, notes)
-            worker.adopt(sandboxes, containers)
+            worker.adopt(*self._stock.pop(pod.uid, ((), ())))
             self.workers[pod.uid] = worker
             worker.poke()
         else:

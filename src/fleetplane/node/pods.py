@@ -52,9 +52,11 @@ class PodFeed:
 
     @staticmethod
     def _worth_a_worker(obj: dict[str, Any]) -> bool:
-        """A pod that has ended needs nothing of a node that does not hold any of it."""
-        ended = (obj.get("status") or {}).get("phase") in _FINAL
-        return not ended or bool(obj["metadata"].get("deletionTimestamp"))
+        """A pod that has ended, or only waits for its finalizers, needs nothing of a node that holds none of it."""
+        metadata = obj["metadata"]
+        if metadata.get("deletionTimestamp"):
+            return bool(metadata.get("deletionGracePeriodSeconds"))
+        return (obj.get("status") or {}).get("phase") not in _FINAL
 
     def vanished(self, uid: str) -> None:
         """The pod is gone from the API: stop what runs of it."""

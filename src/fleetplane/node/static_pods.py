@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,7 +94,10 @@ def mirror_of(pod: Mapping[str, Any], node_uid: str) -> Object:
 
 
 class StaticPods:
-    """Watches the folder and keeps the mirrors. ``on_change`` is told of pods that come and of uids that go."""
+    """Watches the folder and keeps the mirrors.
+
+    ``on_change`` is told of pods that come and of uids that go, ``on_mirror`` of a pod's uid when it gets a new mirror.
+    """
 
     def __init__(
         self,
@@ -103,11 +106,13 @@ class StaticPods:
         client: Client,
         on_change: Callable[[list[PodView], list[str]], None],
         node_uid: Callable[[], str],
+        on_mirror: Callable[[str], None],
     ) -> None:
         self._folder = folder
         self._node = node
         self._client = client
         self._on_change = on_change
+        self._on_mirror = on_mirror
         self._node_uid = node_uid
         self._pods: dict[str, Object] = {}
         self._mirrors: dict[str, str] = {}
@@ -115,6 +120,20 @@ class StaticPods:
     def mirror_uid(self, pod: PodView) -> str:
         """The uid of the pod's mirror, empty while there is none."""
         return self._mirrors.get(pod.uid, "")
+
+    def has(self, uid: str) -> bool:
+        return uid in self._pods
+
+    async def remove_stale(self, mirrors: Iterable[Object]) -> None:
+        """Delete mirrors of this node that show pods it no longer has: their files went while nobody looked."""
+        for mirror in mirrors:
+            if objects.annotations(mirror).get(CONFIG_MIRROR, "") in self._pods:
+                continue
+            name, namespace = objects.name(mirror), objects.namespace(mirror)
+            try:
+                await self._client.delete(PODS, name, namespace, grace_period_seconds=0, uid=objects.uid(mirror))
+            except (ApiError, OSError, TimeoutError) as error:
+                _log.info("the mirror %s/%s of a static pod that is gone is left: %s", namespace, name, error)
 
     def read(self) -> None:
         """Look at the folder now and tell what changed."""
@@ -139,8 +158,6 @@ class StaticPods:
                 await self._keep_mirror(uid, pod)
             except (ApiError, OSError, TimeoutError) as error:
                 _log.info("static pod %s is not shown in the API: %s", objects.name(pod), error)
-        for uid in [uid for uid in self._mirrors if uid not in self._pods]:
-            del self._mirrors[uid]
 
     async def _keep_mirror(self, uid: str, pod: Object) -> None:
         name, namespace = objects.name(pod), objects.namespace(pod)
@@ -150,13 +167,18 @@ class StaticPods:
             if error.code != 404:
                 raise
             made = await self._client.create(PODS, mirror_of(pod, self._node_uid()), namespace)
-            self._mirrors[uid] = objects.uid(made)
+            self._show(uid, objects.uid(made))
             return
         if objects.annotations(found).get(CONFIG_MIRROR) == objects.annotations(pod)[CONFIG_HASH]:
             if not objects.is_deleting(found):
-                self._mirrors[uid] = objects.uid(found)
+                self._show(uid, objects.uid(found))
                 return
         elif CONFIG_MIRROR not in objects.annotations(found):
             _log.error("a pod named %s/%s is in the way of the static pod's mirror", namespace, name)
             return
         await self._client.delete(PODS, name, namespace, grace_period_seconds=0, uid=objects.uid(found))
+
+    def _show(self, uid: str, mirror_uid: str) -> None:
+        if self._mirrors.get(uid) != mirror_uid:
+            self._mirrors[uid] = mirror_uid
+            self._on_mirror(uid)
