@@ -17,6 +17,12 @@ from fleetplane.apiserver.clusters import Clusters
 from fleetplane.apiserver.crds import Definitions
 from fleetplane.apiserver.following import Apply, Follower
 from fleetplane.apiserver.health import Health
+from fleetplane.apiserver.logical import (
+    LOGICAL_CLUSTERS,
+    LogicalClusters,
+    logical_cluster_plugin,
+    served_logical_clusters,
+)
 from fleetplane.apiserver.pki import Pki
 from fleetplane.apiserver.readers import StoreReader
 from fleetplane.apiserver.registry import Converter, Registry
@@ -59,7 +65,7 @@ def assemble(
     streams_of: StreamsOf = _no_streams,
 ) -> ApiServer:
     """A server that is ready to run. Raises ValueError for settings that cannot be used."""
-    registry = Registry()
+    registry = Registry([served_logical_clusters()])
     clusters = Clusters()
     reader = StoreReader(ObjectStorage(store), registry)
     security = compose_security(pki, environment, reader, clusters)
@@ -74,6 +80,7 @@ def assemble(
         [
             *namespace_plugins(namespaces, cluster_id),
             *definition_plugins(registry, clusters, environment),
+            logical_cluster_plugin(clusters),
             *security.plugins(),
             *plugins,
         ],
@@ -87,6 +94,8 @@ def assemble(
     follow("", "namespaces", namespaces.apply, namespaces.reset)
     follow("apiextensions.k8s.io", "customresourcedefinitions", definitions.apply, definitions.reset)
     follow("apiextensions.k8s.io", "customresourcedefinitions", cleanup.apply)
+    logical = LogicalClusters(store, registry, clusters, security.drop_cluster)
+    follow(LOGICAL_CLUSTERS.group, LOGICAL_CLUSTERS.plural, logical.apply)
     security.follow(follow)
 
     async def restrict_token(call: Call, wanted: Object) -> None:
@@ -127,7 +136,10 @@ def assemble(
         audit=audit,
     )
     server = ApiServer(parts)
-    parts.background = [lambda: cleanup.run(server.writes, server.deletes, clusters.name_of)]
+    parts.background = [
+        lambda: cleanup.run(server.writes, server.deletes, clusters.name_of),
+        lambda: logical.run(server.writes),
+    ]
     return server
 
 

@@ -36,6 +36,16 @@ class Clusters:
         self._ids[name] = cluster_id
         self._names[cluster_id] = name
 
+    def has(self, name: str) -> bool:
+        """Whether the name is taken, be it by a cluster that is being removed."""
+        return name in self._ids or name in self._names.values()
+
+    def retire(self, cluster_id: str) -> None:
+        """Answer no more requests for a cluster; it keeps its name until it is removed."""
+        name = self._names.get(cluster_id)
+        if name is not None and self._ids.get(name) == cluster_id:
+            del self._ids[name]
+
     def remove(self, cluster_id: str) -> None:
         name = self._names.pop(cluster_id, None)
         if name is not None and self._ids.get(name) == cluster_id:

@@ -100,6 +100,11 @@ class Security:
             "storage.k8s.io", "volumeattachments", self.nodes.apply_event, _reset(self.nodes.reset, "VolumeAttachment")
         )
 
+    def drop_cluster(self, cluster: str) -> None:
+        """Forget a logical cluster that has gone."""
+        self.rbac.drop_cluster(cluster)
+        self.nodes.drop_cluster(cluster)
+
     def _pod_event(self, cluster: str, pod: Object, deleted: bool) -> None:
         self.nodes.apply_event(cluster, pod, deleted)
         self.authenticator.apply_event(cluster, pod, deleted)

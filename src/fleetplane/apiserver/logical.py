@@ -1,0 +1,208 @@
+"""Logical clusters as objects: creating one in the root cluster opens ``/clusters/<name>``, deleting it empties it.
+
+A logical cluster costs its objects and nothing else: the default roles are shared, controllers run once over all of them. It
+is ``Ready`` when its default namespaces exist. Deleting it first closes the door, then removes what is inside (watchers see
+every deletion, so nodes stop its pods), then lets the object go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from fleetplane.apiserver.call import Call
+from fleetplane.apiserver.clusters import Clusters
+from fleetplane.apiserver.http import Request
+from fleetplane.apiserver.kinds.behaviour import KindBehaviour
+from fleetplane.apiserver.registry import Registry, Served, Storage
+from fleetplane.apiserver.routing import ALL_CLUSTERS, ROOT_CLUSTER, Target
+from fleetplane.apiserver.writing import Writes
+from fleetplane.model import errors
+from fleetplane.model.admission import (
+    ALLOWED,
+    AdmissionPlugin,
+    AdmissionRequest,
+    AdmissionRule,
+    Decision,
+    Reader,
+    changed,
+)
+from fleetplane.model.objects import Object, finalizers, is_deleting
+from fleetplane.model.resources import ResourceType
+from fleetplane.model.schema import Schema
+from fleetplane.model.table import custom_columns
+from fleetplane.model.user import MASTERS_GROUP, UserInfo
+from fleetplane.store.protocol import Store
+
+log = logging.getLogger(__name__)
+
+LOGICAL_CLUSTERS = ResourceType(
+    "fleetplane.io", "v1alpha1", "LogicalCluster", "logicalclusters", False, "logicalcluster", ("lc",)
+)
+CONTENT_FINALIZER = "fleetplane.io/content"
+DEFAULT_NAMESPACES = ("default", "kube-system", "kube-public")
+_USER = UserInfo("system:apiserver", groups=(MASTERS_GROUP,))
+_AGAIN_SECONDS = 0.5
+_SCHEMA: Object = {
+    "type": "object",
+    "description": "A Kubernetes API of its own, kept in this plane and reached under /clusters/<name>.",
+    "properties": {
+        "spec": {"type": "object", "properties": {"description": {"type": "string", "maxLength": 1024}}},
+        "status": {
+            "type": "object",
+            "properties": {
+                "phase": {"type": "string", "enum": ["Pending", "Ready", "Terminating"]},
+                "path": {"type": "string", "description": "The path prefix under which the cluster answers."},
+            },
+        },
+    },
+}
+
+
+def served_logical_clusters() -> Served:
+    """The resource, as every registry serves it."""
+    return Served(
+        type=LOGICAL_CLUSTERS,
+        storage=Storage(LOGICAL_CLUSTERS.group, LOGICAL_CLUSTERS.plural, LOGICAL_CLUSTERS.version),
+        behaviour=KindBehaviour(),
+        subresources={"status": (LOGICAL_CLUSTERS.api_version, LOGICAL_CLUSTERS.kind)},
+        raw_schema=lambda: _SCHEMA,
+        make_schema=lambda: Schema.compile(_SCHEMA, root=True),
+        columns=custom_columns(
+            [
+                {"name": "Phase", "type": "string", "jsonPath": ".status.phase"},
+                {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+            ]
+        ),
+        custom=True,
+        preferred=True,
+    )
+
+
+def logical_cluster_plugin(clusters: Clusters) -> AdmissionPlugin:
+    """Only root has logical clusters, and some names are taken."""
+
+    async def admit(request: AdmissionRequest, _reader: Reader) -> Decision:
+        if request.cluster != ROOT_CLUSTER:
+            return Decision(denial=errors.ApiError(403, "logical clusters are made in the root cluster only"))
+        if request.name in (ROOT_CLUSTER, ALL_CLUSTERS) or clusters.has(request.name):
+            return Decision(
+                denial=errors.already_exists(LOGICAL_CLUSTERS.plural, request.name, group=LOGICAL_CLUSTERS.group)
+            )
+        obj = request.new
+        if obj is None:
+            return ALLOWED
+        kept = finalizers(obj)
+        if CONTENT_FINALIZER in kept:
+            return ALLOWED
+        return changed(obj | {"metadata": obj["metadata"] | {"finalizers": [*kept, CONTENT_FINALIZER]}})
+
+    rule = AdmissionRule([LOGICAL_CLUSTERS.qualified], ["CREATE"])
+    return AdmissionPlugin("logical-clusters.fleetplane.io", "mutate", [rule], admit)
+
+
+class LogicalClusters:
+    """Opens and closes logical clusters; fed by a follower, run in the background."""
+
+    def __init__(self, store: Store, registry: Registry, clusters: Clusters, forget: Callable[[str], None]) -> None:
+        """``forget`` is told the id of a cluster that has gone, so that indexes drop what they know of it."""
+        self._store = store
+        self._registry = registry
+        self._clusters = clusters
+        self._forget = forget
+        self._pending: dict[str, Object] = {}
+        self._changed = asyncio.Event()
+
+    def apply(self, cluster: str, obj: Object, deleted: bool) -> None:
+        if cluster != ROOT_CLUSTER:
+            return
+        uid, name = obj["metadata"]["uid"], obj["metadata"]["name"]
+        if deleted:
+            self._clusters.remove(uid)
+            self._registry.drop_cluster(uid)
+            self._forget(uid)
+            return
+        if is_deleting(obj):
+            self._clusters.retire(uid)
+        else:
+            self._clusters.add(name, uid)
+        if is_deleting(obj) or (obj.get("status") or {}).get("phase") != "Ready":
+            self._pending[uid] = obj
+            self._changed.set()
+
+    async def run(self, writes: Writes) -> None:
+        """Until cancelled."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            failed = False
+            for uid, obj in list(self._pending.items()):
+                try:
+                    await self._settle(writes, uid, obj)
+                    self._pending.pop(uid, None)
+                except errors.ApiError as error:
+                    if error.code == 404:
+                        self._pending.pop(uid, None)
+                        continue
+                    log.warning("logical cluster %s is not settled yet: %s", obj["metadata"]["name"], error)
+                    failed = True
+            if failed:
+                await asyncio.sleep(_AGAIN_SECONDS)
+                self._changed.set()
+
+    async def _settle(self, writes: Writes, uid: str, obj: Object) -> None:
+        if is_deleting(obj):
+            await self._store.drop_cluster(uid)
+            await self._change(writes, obj, "", _without_finalizer)
+            return
+        for namespace in DEFAULT_NAMESPACES:
+            await self._create_namespace(writes, obj["metadata"]["name"], uid, namespace)
+        await self._change(writes, obj, "status", _ready)
+
+    async def _create_namespace(self, writes: Writes, cluster: str, uid: str, name: str) -> None:
+        served = self._registry.find(uid, "", "v1", "namespaces")
+        if served is None:
+            raise errors.internal("namespaces are not served")
+        target = Target(cluster, "", "create", True, "", "v1", "namespaces")
+        call = Call(Request("POST", ""), target, served, _USER, uid, field_manager="fleetplane")
+        try:
+            await writes.create_object(call, {"metadata": {"name": name}}, [])
+        except errors.ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+
+    async def _change(self, writes: Writes, obj: Object, subresource: str, change: Callable[[Object], Object]) -> None:
+        served = served_logical_clusters()
+        resource = LOGICAL_CLUSTERS
+        target = Target(
+            ROOT_CLUSTER,
+            "",
+            "update",
+            True,
+            resource.group,
+            resource.version,
+            resource.plural,
+            subresource,
+            "",
+            obj["metadata"]["name"],
+        )
+        call = Call(Request("PUT", ""), target, served, _USER, ROOT_CLUSTER, field_manager="fleetplane")
+
+        async def make(current: Object) -> Object:
+            if current["metadata"]["uid"] != obj["metadata"]["uid"]:
+                raise errors.not_found(resource.plural, obj["metadata"]["name"], group=resource.group)
+            return change(current)
+
+        await writes.change_object(replace(call), make)
+
+
+def _without_finalizer(obj: Object) -> Object:
+    obj["metadata"]["finalizers"] = [one for one in finalizers(obj) if one != CONTENT_FINALIZER]
+    return obj
+
+
+def _ready(obj: Object) -> Object:
+    obj["status"] = {"phase": "Ready", "path": f"/clusters/{obj['metadata']['name']}"}
+    return obj
