@@ -79,11 +79,15 @@ _EVENT_FIELDS: Final = {
 
 
 def _event_to_core(event: Object) -> Object:
-    return {"involvedObject": {}} | _renamed(event, _EVENT_FIELDS)
+    result = _renamed(event, _EVENT_FIELDS)
+    result.setdefault("involvedObject", {})
+    return result
 
 
 def _event_from_core(event: Object) -> Object:
-    return {"eventTime": None} | _renamed(event, _inverse(_EVENT_FIELDS))
+    result = _renamed(event, _inverse(_EVENT_FIELDS))
+    result.setdefault("eventTime", None)
+    return result
 
 
 # Ingress: networking.k8s.io/v1beta1 names a backend by serviceName and servicePort.
