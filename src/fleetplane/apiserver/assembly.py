@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fleetplane.apiserver.admission.builtin import builtin_admission
 from fleetplane.apiserver.admission.chain import AdmissionChain
 from fleetplane.apiserver.admission.definitions import definition_plugins
 from fleetplane.apiserver.admission.namespaces import NamespaceView, namespace_plugins
@@ -14,15 +15,18 @@ from fleetplane.apiserver.authorization.defaults import default_objects
 from fleetplane.apiserver.call import Call
 from fleetplane.apiserver.cleanup import DefinitionCleanup
 from fleetplane.apiserver.clusters import Clusters
+from fleetplane.apiserver.commits import commit_handler, served_commits
 from fleetplane.apiserver.crds import Definitions
 from fleetplane.apiserver.following import Apply, Follower
 from fleetplane.apiserver.health import Health
+from fleetplane.apiserver.http import Response
 from fleetplane.apiserver.logical import (
     LOGICAL_CLUSTERS,
     LogicalClusters,
     logical_cluster_plugin,
     served_logical_clusters,
 )
+from fleetplane.apiserver.own_writes import OwnWrites
 from fleetplane.apiserver.pki import Pki
 from fleetplane.apiserver.readers import StoreReader
 from fleetplane.apiserver.registry import Converter, Registry
@@ -65,13 +69,15 @@ def assemble(
     streams_of: StreamsOf = _no_streams,
 ) -> ApiServer:
     """A server that is ready to run. Raises ValueError for settings that cannot be used."""
-    registry = Registry([served_logical_clusters()])
+    registry = Registry([served_logical_clusters(), served_commits()])
     clusters = Clusters()
     reader = StoreReader(ObjectStorage(store), registry)
     security = compose_security(pki, environment, reader, clusters)
     definitions = Definitions(registry, _no_converter)
     namespaces = NamespaceView()
     cleanup = DefinitionCleanup(store, registry)
+    own = OwnWrites(registry, clusters.name_of)
+    builtin = builtin_admission(store, environment, clusters, own)
 
     def cluster_id(name: str) -> str:
         return clusters.resolve(name) or name
@@ -82,6 +88,7 @@ def assemble(
             *definition_plugins(registry, clusters, environment),
             logical_cluster_plugin(clusters),
             *security.plugins(),
+            *builtin.plugins,
             *plugins,
         ],
         reader.in_cluster,
@@ -97,6 +104,7 @@ def assemble(
     logical = LogicalClusters(store, registry, clusters, security.drop_cluster)
     follow(LOGICAL_CLUSTERS.group, LOGICAL_CLUSTERS.plural, logical.apply)
     security.follow(follow)
+    builtin.follow(follow)
 
     async def restrict_token(call: Call, wanted: Object) -> None:
         target = call.target
@@ -114,6 +122,9 @@ def assemble(
             ),
         )
 
+    async def commit(call: Call) -> Response:
+        return await commits(call)
+
     parts = Parts(
         store=store,
         registry=registry,
@@ -128,17 +139,22 @@ def assemble(
         followers=followers,
         subresources={
             **security.handlers(restrict_token),
+            ("commits", ""): commit,
             **stream_handlers(ObjectStorage(store), streams_of),
             **(subresources or {}),
         },
         paths=security.paths(),
         limits=settings.limits,
+        released=builtin.ledger.released,
         audit=audit,
     )
     server = ApiServer(parts)
+    commits = commit_handler(ObjectStorage(store), registry, server.writes, server.deletes, server.authorize_call)
+    own.bind(server.writes)
     parts.background = [
         lambda: cleanup.run(server.writes, server.deletes, clusters.name_of),
         lambda: logical.run(server.writes),
+        *builtin.background,
     ]
     return server
 

@@ -37,7 +37,7 @@ from fleetplane.apiserver.routing import ROOT_CLUSTER, Target, resolve
 from fleetplane.apiserver.shared import SharedLayer
 from fleetplane.apiserver.storage import ObjectStorage, unavailable
 from fleetplane.apiserver.subresources import Handler, Subresources
-from fleetplane.apiserver.writing import Writes
+from fleetplane.apiserver.writing import Released, Writes
 from fleetplane.model import errors
 from fleetplane.model.environment import Environment
 from fleetplane.model.selectors import FieldSelector
@@ -95,6 +95,7 @@ class Parts:
     subresources: Mapping[tuple[str, str], Handler] = field(default_factory=dict)
     paths: Mapping[str, PathHandler] = field(default_factory=dict)
     background: Sequence[Background] = ()
+    released: Released | None = None
     limits: Limits = field(default_factory=Limits)
     audit: Audit | None = None
 
@@ -112,7 +113,9 @@ class ApiServer:
         followers: dict[tuple[str, str], list[Follower]] = {}
         for follower in parts.followers:
             followers.setdefault(follower.resource, []).append(follower)
-        self.writes = Writes(storage, parts.admission, parts.allocators, parts.clusters, parts.environment, followers)
+        self.writes = Writes(
+            storage, parts.admission, parts.allocators, parts.clusters, parts.environment, followers, parts.released
+        )
         self.deletes = Deletes(storage, self.writes, parts.admission, parts.clusters, parts.environment)
         self._reads = Reads(storage, parts.clusters, parts.environment, shared)
         self._subresources = Subresources(
@@ -198,6 +201,10 @@ class ApiServer:
         if isinstance(user, UserInfo):
             return Caller(user)
         return await self._parts.authenticate(request, target, cluster or ROOT_CLUSTER)
+
+    def authorize_call(self, call: Call) -> None:
+        """Authorize a write that is part of a larger request. Raises ApiError 403."""
+        self._authorize(_attributes(call.request, call.target, call.user, call.cluster), None)
 
     def _authorize(self, attributes: Attributes, trail: Trail | None) -> None:
         decision = self._parts.authorize(attributes)

@@ -7,7 +7,7 @@ handed to ``_change``. Nothing is ever half written: an error anywhere before th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,8 @@ import orjson
 
 from fleetplane.apiserver import metadata as meta
 from fleetplane.apiserver import validation
-from fleetplane.apiserver.admission.chain import AdmissionChain
+from fleetplane.apiserver.admission.chain import NO_CLAIMS, AdmissionChain
+from fleetplane.apiserver.admission.chain import Claims as AdmissionClaims
 from fleetplane.apiserver.allocation import Allocators
 from fleetplane.apiserver.call import Call, parse_write_options
 from fleetplane.apiserver.clusters import Clusters
@@ -40,6 +41,7 @@ from fleetplane.store.protocol import (
     ClaimTaken,
     Delete,
     Expect,
+    Key,
     Precondition,
     PreconditionFailed,
     Put,
@@ -61,6 +63,8 @@ PATCH_TYPES = (
 
 Make = Callable[[Object], Awaitable[Object]]
 """From the stored object (in the request's version, free to change) the object to be."""
+Released = Callable[[Key, Mapping[str, Any], Mapping[str, Any] | None], None]
+"""Told of every committed change and deletion: ``released(key, old, new or None)``. Must not wait or raise."""
 
 
 class Writes:
@@ -74,6 +78,7 @@ class Writes:
         clusters: Clusters,
         environment: Environment,
         followers: Mapping[tuple[str, str], list[Follower]],
+        released: Released | None = None,
     ) -> None:
         self._storage = storage
         self._admission = admission
@@ -81,6 +86,7 @@ class Writes:
         self._clusters = clusters
         self._environment = environment
         self._followers = followers
+        self._released = released or _nobody_asks
 
     # -- create ------------------------------------------------------------------------------------------------------
 
@@ -92,7 +98,7 @@ class Writes:
 
     async def create_object(self, call: Call, obj: Object, strict: list[str]) -> tuple[Record | None, Object]:
         """Create what the call's target and this object describe; (None, object) for a dry run."""
-        self._place(call, obj)
+        self.place(call, obj)
         metadata = obj["metadata"]
         if metadata.get("resourceVersion"):
             raise errors.bad_request("resourceVersion should not be set on objects to be created")
@@ -118,6 +124,15 @@ class Writes:
         raise errors.internal("could not find a free name or address; try again")
 
     async def _create(self, call: Call, obj: Object) -> tuple[Record | None, Object]:
+        put, obj = await self.plan_create(call, obj)
+        if call.dry_run:
+            if await self._storage.store.get(put.key) is not None:
+                raise PreconditionFailed(put.key, None)
+            return None, obj
+        return await self.commit_change(call.served, put), obj
+
+    async def plan_create(self, call: Call, obj: Object) -> tuple[Put, Object]:
+        """What to commit for a new object, and the object: defaulted, admitted and checked."""
         served = call.served
         metadata = obj["metadata"]
         now = timestamp(self._environment.now())
@@ -140,30 +155,31 @@ class Writes:
         else:
             obj = self._tracked(call, None, obj, now)
         validation.check(call, obj, None)
-        await self._admission.validate(call, self._admission_request(call, "CREATE", obj, None))
-        stored = await self._stored_form(served, obj)
-        key = key_of(served, call.key_cluster, metadata.get("namespace") or "", obj["metadata"]["name"])
-        put = Put(
-            key,
-            metadata["uid"],
-            encode(stored),
-            served.storage.encoding,
-            terms_of(served, stored),
-            self._allocators.claims(served, stored),
-            ABSENT,
-        )
-        if call.dry_run:
-            if await self._storage.store.get(key) is not None:
-                raise PreconditionFailed(key, None)
-            return None, obj
-        return await self.commit_change(served, put), obj
+        claims = await self._admission.validate(call, self._admission_request(call, "CREATE", obj, None))
+        async with claims:
+            stored = await self._stored_form(served, obj)
+            key = key_of(served, call.key_cluster, metadata.get("namespace") or "", obj["metadata"]["name"])
+            put = Put(
+                key,
+                metadata["uid"],
+                encode(stored),
+                served.storage.encoding,
+                terms_of(served, stored),
+                self._allocators.claims(served, stored),
+                ABSENT,
+            )
+            if call.dry_run:
+                if await self._storage.store.get(key) is not None:
+                    raise PreconditionFailed(key, None)
+                return None, obj
+            return await self.commit_change(served, put), obj
 
     # -- update, patch, apply ------------------------------------------------------------------------------------------
 
     async def update(self, call: Call) -> Response:
         parse_write_options(call, call.request.query)
         obj, strict = self._read_body(call)
-        self._place(call, obj)
+        self.place(call, obj)
         target = call.target
         if obj["metadata"].get("name") != target.name:
             raise errors.bad_request(
@@ -239,7 +255,7 @@ class Writes:
         applied, strict = decode_yaml(call.request.body)
         if not isinstance(applied, dict):
             raise errors.bad_request("the body must be one object")
-        self._place(call, applied)
+        self.place(call, applied)
         name = applied["metadata"].setdefault("name", call.target.name)
         if name != call.target.name:
             raise errors.bad_request(f"metadata.name ({name}) does not match the name on the URL ({call.target.name})")
@@ -296,11 +312,12 @@ class Writes:
             current = await load(served, record)
             new = await make(await load(served, record))
             self._check_preconditions(call, new, record)
-            new = await self._prepare_update(call, new, current, operation)
+            new, claims = await self._prepare_update(call, new, current, operation)
             if _same(new, current):
                 return record, current
             try:
-                return await self._write(call, record, new)
+                async with claims:
+                    return await self._write(call, record, current, new)
             except PreconditionFailed:
                 if new["metadata"].get("resourceVersion") not in (None, "", str(record.revision)):
                     raise errors.stale(served.type.plural, target.name, group=served.type.group) from None
@@ -328,7 +345,9 @@ class Writes:
         if version and version != str(record.revision):
             raise errors.stale(resource.plural, call.target.name, group=resource.group)
 
-    async def _prepare_update(self, call: Call, new: Object, current: Object, operation: str) -> Object:
+    async def _prepare_update(
+        self, call: Call, new: Object, current: Object, operation: str
+    ) -> tuple[Object, AdmissionClaims]:
         served, subresource = call.served, call.target.subresource
         behaviour = served.behaviour
         metadata, old_metadata = new["metadata"], current["metadata"]
@@ -358,12 +377,11 @@ class Writes:
         if operation != "Apply":
             new = self._tracked(call, current, new, timestamp(self._environment.now()))
         if _same(new, current):
-            return new
+            return new, NO_CLAIMS
         validation.check(call, new, current, subresource=subresource)
-        await self._admission.validate(call, replace(request, new=new))
-        return new
+        return new, await self._admission.validate(call, replace(request, new=new))
 
-    async def _write(self, call: Call, record: Record, new: Object) -> tuple[Record | None, Object]:
+    async def _write(self, call: Call, record: Record, current: Object, new: Object) -> tuple[Record | None, Object]:
         served = call.served
         uid = record.uid
         expect: Precondition = Expect(revision=record.revision)
@@ -372,10 +390,8 @@ class Writes:
             new["metadata"]["uid"] = uid
         stored = await self._stored_form(served, new)
         if _finished(new):
-            if call.dry_run:
-                return None, new
-            return await self.commit_change(served, Delete(record.key, expect, encode(stored))), new
-        put = Put(
+            return Delete(record.key, expect, encode(stored))
+        return Put(
             record.key,
             uid,
             encode(stored),
@@ -384,16 +400,29 @@ class Writes:
             self._allocators.claims(served, stored),
             expect,
         )
-        if call.dry_run:
-            return None, new
-        return await self.commit_change(served, put), new
 
     async def commit_deletion(self, served: Served, record: Record, obj: Object) -> Record:
         """Remove an object for good. Raises PreconditionFailed when it changed meanwhile."""
-        return await self.commit_change(served, Delete(record.key, Expect(revision=record.revision), encode(obj)))
+        gone = await self.commit_change(served, Delete(record.key, Expect(revision=record.revision), encode(obj)))
+        self._released(record.key, obj, None)
+        return gone
 
     def claims_of(self, served: Served, obj: Object) -> tuple[Claim, ...]:
         return self._allocators.claims(served, obj)
+
+    async def commit_all(self, changes: Sequence[tuple[Served, Put | Delete]]) -> list[Record]:
+        """Commit all changes or none. Raises PreconditionFailed and ClaimTaken."""
+        try:
+            records = await self._storage.store.commit([change for _, change in changes])
+        except StoreUnavailable as error:
+            raise unavailable(error) from error
+        for (served, _), record in zip(changes, records, strict=True):
+            await self._followed(served, record)
+        return records
+
+    async def _followed(self, served: Served, record: Record) -> None:
+        for follower in self._followers.get((served.storage.group, served.storage.plural), ()):
+            await follower.reached(record.revision)
 
     async def commit_change(self, served: Served, change: Put | Delete) -> Record:
         """Commit one change; returns once everything in the server that follows the resource has seen it."""
@@ -402,8 +431,7 @@ class Writes:
             (record,) = await self._storage.store.commit([change], durable=(storage.group, storage.plural) not in _FAST)
         except StoreUnavailable as error:
             raise unavailable(error) from error
-        for follower in self._followers.get((storage.group, storage.plural), ()):
-            await follower.reached(record.revision)
+        await self._followed(served, record)
         return record
 
     # -- shared --------------------------------------------------------------------------------------------------------
@@ -415,7 +443,7 @@ class Writes:
             obj = meta.drop_nulls(obj)
         return obj, strict
 
-    def _place(self, call: Call, obj: Object) -> None:
+    def place(self, call: Call, obj: Object) -> None:
         """Check that the object is of the kind and place the URL names, and fill in what it leaves out."""
         resource, target = call.served.type, call.target
         api_version, kind = resource.api_version, resource.kind
@@ -486,6 +514,10 @@ class Writes:
         if record is None:
             return respond_object(call.served, obj, call.representation, status=status, now=now)
         return await respond_record(call.served, record, call.representation, status=status, now=now)
+
+
+def _nobody_asks(_key: Key, _old: Mapping[str, Any], _new: Mapping[str, Any] | None) -> None:
+    """Nobody wants to know."""
 
 
 _NOT_STATUS = FieldFilter.without("status")

@@ -52,14 +52,28 @@ class AdmissionRequest:
         return self.new if self.new is not None else self.old or {}
 
 
+class Claim(Protocol):
+    """Something a plug-in took in advance for a write, in the store: used up with it, given back without it."""
+
+    def keep(self) -> None:
+        """The write is committed."""
+
+    async def give_back(self) -> None:
+        """The write does not happen. Must not raise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a plug-in says. ``object`` replaces the new object (``None``: unchanged); a ``denial`` ends the request."""
+    """What a plug-in says. ``object`` replaces the new object (``None``: unchanged); a ``denial`` ends the request.
+
+    ``claim`` is for validating plug-ins inside the server only: a webhook is never told how a write ended.
+    """
 
     object: Object | None = None
     warnings: tuple[str, ...] = ()
     denial: ApiError | None = None
     audit_annotations: tuple[tuple[str, str], ...] = ()
+    claim: Claim | None = None
 
     @property
     def allowed(self) -> bool:

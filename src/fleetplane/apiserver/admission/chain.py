@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from fleetplane.apiserver.call import Call
-from fleetplane.model.admission import AdmissionPlugin, AdmissionRequest, Decision, Phase, Reader, decide
+from fleetplane.model.admission import AdmissionPlugin, AdmissionRequest, Claim, Decision, Phase, Reader, decide
 from fleetplane.model.objects import Object
 
 WEBHOOK_ORDER = 10_000
@@ -57,15 +57,53 @@ class AdmissionChain:
                     request = await self._ask(plugin, call, request)
         return request.new if request.new is not None else {}
 
-    async def validate(self, call: Call, request: AdmissionRequest) -> None:
-        """Raises the ApiError of the first refusal."""
-        for plugin in self._find("validate", request):
-            await self._ask(plugin, call, request)
+    async def validate(self, call: Call, request: AdmissionRequest) -> Claims:
+        """What plug-ins claimed for the write, to be entered around its commit. Raises the ApiError of the first refusal."""
+        claims: list[Claim] = []
+        try:
+            for plugin in self._find("validate", request):
+                decision = await self._decide(plugin, call, request)
+                if decision.claim is not None:
+                    claims.append(decision.claim)
+        except BaseException:
+            await Claims(claims).give_back()
+            raise
+        return Claims(claims) if claims else NO_CLAIMS
 
     async def _ask(self, plugin: AdmissionPlugin, call: Call, request: AdmissionRequest) -> AdmissionRequest:
+        decision = await self._decide(plugin, call, request)
+        return request if decision.object is None else replace(request, new=decision.object)
+
+    async def _decide(self, plugin: AdmissionPlugin, call: Call, request: AdmissionRequest) -> Decision:
         decision: Decision = await decide(plugin, request, self._reader_for(call.key_cluster))
         for warning in decision.warnings:
             call.warn(warning)
         if decision.denial is not None:
             raise decision.denial
-        return request if decision.object is None else replace(request, new=decision.object)
+        return decision
+
+
+class Claims:
+    """``async with claims:`` around a commit: kept when it succeeds, given back when it does not."""
+
+    __slots__ = ("_claims",)
+
+    def __init__(self, claims: Sequence[Claim] = ()) -> None:
+        self._claims = claims
+
+    async def __aenter__(self) -> None:
+        """Nothing to do: they are taken already."""
+
+    async def __aexit__(self, kind: type[BaseException] | None, _error: object, _traceback: object) -> None:
+        if kind is not None:
+            await self.give_back()
+            return
+        for claim in self._claims:
+            claim.keep()
+
+    async def give_back(self) -> None:
+        for claim in self._claims:
+            await claim.give_back()
+
+
+NO_CLAIMS = Claims()
