@@ -7,19 +7,28 @@ on one machine apart.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from fleetplane.client.protocol import Client
 from fleetplane.model.environment import Environment
 from fleetplane.node.agent import NodeAgent, NodeSettings, run_node
-from fleetplane.node.files import write_private
-from fleetplane.node.network import pod_network
+from fleetplane.node.files import remove_tree, write_private
+from fleetplane.node.network import BridgeNetwork, HostNetwork, pod_network, why_no_bridge
 from fleetplane.node.podman import PodmanRuntime, look_at_host
+from fleetplane.node.podman.service import PodmanService
+from fleetplane.node.runtime import RuntimeFailure
+from fleetplane.node.volumes.manager import remove_pod_directories
+
+OWNER: Final = "owner"
+
+_log = logging.getLogger(__name__)
 
 
 def choose_runtime(wanted: str = "auto") -> tuple[Literal["podman", "simulated", "none"], str]:
@@ -47,11 +56,11 @@ def instance_id(directory: Path, environment: Environment) -> str:
     return found
 
 
-def socket_directory(instance: str) -> Path:
-    """A short path for sockets (they may have 107 letters), the same after every restart."""
+def sockets_root() -> Path:
+    """Where short paths are: sockets may have 107 letters."""
     if os.geteuid() == 0:
-        return Path("/run/fleetplane") / instance
-    return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/fleetplane-{os.geteuid()}") / f"fleetplane-{instance}"  # noqa: S108
+        return Path("/run/fleetplane")
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/fleetplane-{os.geteuid()}") / "fleetplane"  # noqa: S108
 
 
 async def run_local_node(
@@ -66,13 +75,62 @@ async def run_local_node(
     settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     instance = instance_id(settings.directory, environment)
     network, note = pod_network(instance, pod_networks)
-    notes = [note] if note else []
-    runtime = await PodmanRuntime.open(
-        look_at_host(), socket_directory(instance), network, instance, environment, notes
-    )
+    sockets = sockets_root() / instance
+    runtime = await PodmanRuntime.open(look_at_host(), sockets, network, instance, environment, [note] if note else [])
     try:
-        await run_node(
-            client, runtime, replace(settings, pod_networks=network.networks), environment, on_ready=on_ready
-        )
+        write_private(sockets / OWNER, str(settings.directory.absolute()).encode())
+        own = replace(settings, pod_networks=network.networks)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_sweep(runtime))
+            await run_node(client, runtime, own, environment, on_ready=on_ready)
     finally:
         await runtime.close()
+
+
+async def remove_local_node(directory: Path, environment: Environment) -> None:
+    """Remove everything a node of this directory left on the machine: containers, network, sockets.
+
+    For planes that are thrown away; the directory itself is left to whoever owns it.
+    """
+    if not await asyncio.to_thread((directory / "instance").exists):
+        return
+    instance = instance_id(directory, environment)
+    runtime = await PodmanRuntime.open(look_at_host(), sockets_root() / instance, HostNetwork(), instance, environment)
+    try:
+        await _remove(runtime, instance)
+    finally:
+        await runtime.close()
+        await asyncio.to_thread(remove_tree, sockets_root() / instance)
+    await asyncio.to_thread(remove_pod_directories, directory / "volumes")
+
+
+async def _sweep(runtime: PodmanRuntime) -> None:
+    """Remove what planes left whose directories are gone: nobody will ever ask for it again."""
+    for instance, owner in await asyncio.to_thread(_owners, sockets_root()):
+        if instance == runtime.instance or await asyncio.to_thread((owner / "instance").exists):
+            continue
+        _log.info("removing what a plane in %s left behind", owner)
+        try:
+            await _remove(runtime, instance)
+        except RuntimeFailure as error:
+            _log.warning("what a plane in %s left behind is still there: %s", owner, error.message)
+            continue
+        service = PodmanService(look_at_host(), sockets_root() / instance)
+        await service.stop()
+        await asyncio.to_thread(remove_tree, sockets_root() / instance)
+
+
+async def _remove(runtime: PodmanRuntime, instance: str) -> None:
+    await runtime.remove_instance(instance)
+    if not why_no_bridge():
+        await BridgeNetwork(instance, ()).remove_all()
+
+
+def _owners(root: Path) -> list[tuple[str, Path]]:
+    found = []
+    for entry in root.iterdir() if root.is_dir() else ():
+        try:
+            found.append((entry.name, Path((entry / OWNER).read_text())))
+        except OSError:
+            continue
+    return found

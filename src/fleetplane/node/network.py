@@ -303,6 +303,13 @@ class BridgeNetwork:
             return
         for key in list(self._attached):
             await self.detach(key)
+        await self.remove_all()
+
+    async def remove_all(self) -> None:
+        """Take down everything named after this instance, whether this object knows of it or not."""
+        for name in _names_in(NAMESPACES):
+            if name.startswith(self._prefix):
+                await self._drop_namespace(name)
         for words in ([self._ip, "link", "delete", self._bridge], [self._nft, "delete", "table", "inet", self._table]):
             try:
                 await run_command(words)

@@ -549,11 +549,21 @@ class PodmanRuntime:
         with contextlib.suppress(NotThere, ImageMissing):
             await self._api.call("DELETE", f"/images/{_quoted(name)}")
 
+    async def remove_instance(self, instance: str) -> None:
+        """Remove every container and pod of an agent, this one or another that is gone for good."""
+        query = {"filters": json.dumps({"label": [f"{Label.INSTANCE}={instance}"]})}
+        for pod in await self._api.call("GET", "/pods/json", query=query) or []:
+            with contextlib.suppress(NotThere):
+                await self._api.call("DELETE", f"/pods/{pod['Id']}", query={"force": "true"})
+        for entry in await self._api.call("GET", "/containers/json", query={"all": "true", **query}) or []:
+            await self.remove_container(str(entry["Id"]))
+
     async def close(self) -> None:
+        """A network no pod uses any more is taken down; what runs goes on with the rest."""
         self._exits.close()
+        await self._network.stop(remove=not self._network.attached())
         await self._api.close()
         await self._service.stop()
-        await self._network.stop()
 
 
 def open_archive(path: str) -> BinaryIO:

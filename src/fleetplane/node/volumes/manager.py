@@ -176,6 +176,12 @@ def _names(root: Path) -> list[str]:
     return [entry.name for entry in root.iterdir()] if root.is_dir() else []
 
 
+def remove_pod_directories(root: Path) -> None:
+    """All of them: the node is given up."""
+    for name in _names(root):
+        remove_pod_directory(root / name)
+
+
 def remove_pod_directory(directory: Path) -> None:
     if not directory.exists():
         return
