@@ -23,12 +23,12 @@ from fleetplane.apiserver.representation import load, respond_object
 from fleetplane.apiserver.selection import narrow
 from fleetplane.apiserver.shared import is_shared
 from fleetplane.apiserver.storage import ObjectStorage, terms_of
-from fleetplane.apiserver.writing import Writes, is_held
+from fleetplane.apiserver.writing import Plan, Writes, is_held
 from fleetplane.model import errors
 from fleetplane.model.admission import AdmissionRequest
 from fleetplane.model.environment import Environment, timestamp
 from fleetplane.model.objects import Object
-from fleetplane.store.protocol import Expect, PreconditionFailed, Put, Record
+from fleetplane.store.protocol import Delete, Expect, PreconditionFailed, Put, Record
 
 _ATTEMPTS = 12
 _PROPAGATIONS = ("Foreground", "Background", "Orphan")
@@ -90,21 +90,7 @@ class Deletes:
         resource = served.type
         for _ in range(_ATTEMPTS):
             record = await self._storage.record(served, call.key_cluster, target.namespace, target.name)
-            if options.uid and options.uid != record.uid:
-                raise errors.conflict(
-                    resource.plural,
-                    target.name,
-                    f"Precondition failed: UID in precondition: {options.uid}, UID in object meta: {record.uid}",
-                    group=resource.group,
-                )
-            if options.resource_version and options.resource_version != str(record.revision):
-                raise errors.conflict(
-                    resource.plural,
-                    target.name,
-                    f"Precondition failed: ResourceVersion in precondition: {options.resource_version}, "
-                    f"ResourceVersion in object meta: {record.revision}",
-                    group=resource.group,
-                )
+            self.check_preconditions(call, record, options)
             if is_shared(record):
                 message = "it is one every cluster has by default; change it instead of deleting it"
                 raise errors.forbidden(message, group=resource.group, resource=resource.plural, name=target.name)
@@ -128,21 +114,41 @@ class Deletes:
                 continue
         raise errors.stale(resource.plural, target.name, group=resource.group)
 
+    def check_preconditions(self, call: Call, record: Record, options: DeleteOptions) -> None:
+        """Raises ApiError 409 when the object is not the one the caller means."""
+        resource = call.served.type
+        given = (("UID", options.uid, record.uid), ("ResourceVersion", options.resource_version, str(record.revision)))
+        for word, wanted, found in given:
+            if wanted and wanted != found:
+                raise errors.conflict(
+                    resource.plural,
+                    call.target.name,
+                    f"Precondition failed: {word} in precondition: {wanted}, {word} in object meta: {found}",
+                    group=resource.group,
+                )
+
     async def _delete(
         self, call: Call, record: Record, obj: Object, options: DeleteOptions
     ) -> tuple[Record, Object, bool]:
+        change = self.plan(call, record, obj, options)
+        gone = change is None or isinstance(change, Delete)
+        if call.dry_run or change is None:
+            return record, obj, isinstance(change, Delete)
+        before = decode(record)
+        left = await self._writes.commit_change(call.served, change)
+        self._writes.tell_released(Plan(change, obj, before))
+        obj["metadata"]["resourceVersion"] = str(left.revision)
+        return left, obj, gone
+
+    def plan(self, call: Call, record: Record, obj: Object, options: DeleteOptions) -> Put | Delete | None:
+        """What to commit to delete an object, None when it is already on its way; ``obj`` is marked in place."""
         served = call.served
         metadata = obj["metadata"]
         before = orjson.dumps(obj)
         self._mark_propagation(call, metadata, options)
         grace = self._grace(call, obj, options)
-        waits = is_held(obj) or grace > 0
-        if not waits:
-            if call.dry_run:
-                return record, obj, True
-            gone = await self._writes.commit_deletion(served, record, obj)
-            obj["metadata"]["resourceVersion"] = str(gone.revision)
-            return gone, obj, True
+        if not is_held(obj) and grace == 0:
+            return Delete(record.key, Expect(revision=record.revision), encode(obj))
         now = self._environment.now()
         if not metadata.get("deletionTimestamp"):
             metadata["deletionTimestamp"] = timestamp(now + timedelta(seconds=grace))
@@ -153,9 +159,9 @@ class Deletes:
         elif grace < int(metadata.get("deletionGracePeriodSeconds") or 0):
             metadata["deletionTimestamp"] = timestamp(now + timedelta(seconds=grace))
             metadata["deletionGracePeriodSeconds"] = grace
-        if call.dry_run or orjson.dumps(obj) == before:
-            return record, obj, False
-        put = Put(
+        if orjson.dumps(obj) == before:
+            return None
+        return Put(
             record.key,
             record.uid,
             encode(obj),
@@ -164,9 +170,6 @@ class Deletes:
             self._writes.claims_of(served, obj),
             Expect(revision=record.revision),
         )
-        marked = await self._writes.commit_change(served, put)
-        obj["metadata"]["resourceVersion"] = str(marked.revision)
-        return marked, obj, False
 
     def _mark_propagation(self, call: Call, metadata: Object, options: DeleteOptions) -> None:
         """Turn the propagation policy into finalizers, as the garbage collector reads them."""

@@ -8,7 +8,8 @@ handed to ``_change``. Nothing is ever half written: an error anywhere before th
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -65,6 +66,16 @@ Make = Callable[[Object], Awaitable[Object]]
 """From the stored object (in the request's version, free to change) the object to be."""
 Released = Callable[[Key, Mapping[str, Any], Mapping[str, Any] | None], None]
 """Told of every committed change and deletion: ``released(key, old, new or None)``. Must not wait or raise."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """A write that is ready: what to commit, the object as it will be and as it was, what it holds while it commits."""
+
+    change: Put | Delete
+    obj: Object
+    old: Object | None = None
+    claims: AdmissionClaims = NO_CLAIMS
 
 
 class Writes:
@@ -124,15 +135,16 @@ class Writes:
         raise errors.internal("could not find a free name or address; try again")
 
     async def _create(self, call: Call, obj: Object) -> tuple[Record | None, Object]:
-        put, obj = await self.plan_create(call, obj)
+        plan = await self.plan_create(call, obj)
         if call.dry_run:
-            if await self._storage.store.get(put.key) is not None:
-                raise PreconditionFailed(put.key, None)
-            return None, obj
-        return await self.commit_change(call.served, put), obj
+            if await self._storage.store.get(plan.change.key) is not None:
+                raise PreconditionFailed(plan.change.key, None)
+            return None, plan.obj
+        async with plan.claims:
+            return await self.commit_change(call.served, plan.change), plan.obj
 
-    async def plan_create(self, call: Call, obj: Object) -> tuple[Put, Object]:
-        """What to commit for a new object, and the object: defaulted, admitted and checked."""
+    async def plan_create(self, call: Call, obj: Object) -> Plan:
+        """A new object, defaulted, admitted and checked; nothing is committed yet."""
         served = call.served
         metadata = obj["metadata"]
         now = timestamp(self._environment.now())
@@ -156,23 +168,18 @@ class Writes:
             obj = self._tracked(call, None, obj, now)
         validation.check(call, obj, None)
         claims = await self._admission.validate(call, self._admission_request(call, "CREATE", obj, None))
-        async with claims:
-            stored = await self._stored_form(served, obj)
-            key = key_of(served, call.key_cluster, metadata.get("namespace") or "", obj["metadata"]["name"])
-            put = Put(
-                key,
-                metadata["uid"],
-                encode(stored),
-                served.storage.encoding,
-                terms_of(served, stored),
-                self._allocators.claims(served, stored),
-                ABSENT,
-            )
-            if call.dry_run:
-                if await self._storage.store.get(key) is not None:
-                    raise PreconditionFailed(key, None)
-                return None, obj
-            return await self.commit_change(served, put), obj
+        stored = await self._stored_form(served, obj)
+        key = key_of(served, call.key_cluster, metadata.get("namespace") or "", obj["metadata"]["name"])
+        put = Put(
+            key,
+            metadata["uid"],
+            encode(stored),
+            served.storage.encoding,
+            terms_of(served, stored),
+            self._allocators.claims(served, stored),
+            ABSENT,
+        )
+        return Plan(put, obj, None, claims)
 
     # -- update, patch, apply ------------------------------------------------------------------------------------------
 
@@ -315,15 +322,21 @@ class Writes:
             new, claims = await self._prepare_update(call, new, current, operation)
             if _same(new, current):
                 return record, current
+            plan = await self._plan_write(call, record, current, new, claims)
+            if call.dry_run:
+                return None, new
             try:
                 async with claims:
-                    return await self._write(call, record, current, new)
+                    written = await self.commit_change(served, plan.change)
             except PreconditionFailed:
                 if new["metadata"].get("resourceVersion") not in (None, "", str(record.revision)):
                     raise errors.stale(served.type.plural, target.name, group=served.type.group) from None
             except ClaimTaken as error:
                 if not self._allocators.may_retry(served, error):
                     raise claim_taken(served.type, target.name, error) from None
+            else:
+                self.tell_released(plan)
+                return written, new
         raise errors.stale(served.type.plural, target.name, group=served.type.group)
 
     async def change_object(self, call: Call, make: Make) -> tuple[Record | None, Object]:
@@ -381,7 +394,20 @@ class Writes:
         validation.check(call, new, current, subresource=subresource)
         return new, await self._admission.validate(call, replace(request, new=new))
 
-    async def _write(self, call: Call, record: Record, current: Object, new: Object) -> tuple[Record | None, Object]:
+    async def plan_update(self, call: Call, obj: Object) -> Plan | Record:
+        """A new state of an object, admitted and checked; the record as it is when nothing changes."""
+        target = call.target
+        record = await self._storage.record(call.served, call.key_cluster, target.namespace, target.name)
+        current = await load(call.served, record)
+        self._check_preconditions(call, obj, record)
+        new, claims = await self._prepare_update(call, obj, current, "Update")
+        if _same(new, current):
+            return record
+        return await self._plan_write(call, record, current, new, claims)
+
+    async def _plan_write(
+        self, call: Call, record: Record, current: Object, new: Object, claims: AdmissionClaims
+    ) -> Plan:
         served = call.served
         uid = record.uid
         expect: Precondition = Expect(revision=record.revision)
@@ -390,8 +416,8 @@ class Writes:
             new["metadata"]["uid"] = uid
         stored = await self._stored_form(served, new)
         if _finished(new):
-            return Delete(record.key, expect, encode(stored))
-        return Put(
+            return Plan(Delete(record.key, expect, encode(stored)), new, current, claims)
+        put = Put(
             record.key,
             uid,
             encode(stored),
@@ -400,23 +426,27 @@ class Writes:
             self._allocators.claims(served, stored),
             expect,
         )
-
-    async def commit_deletion(self, served: Served, record: Record, obj: Object) -> Record:
-        """Remove an object for good. Raises PreconditionFailed when it changed meanwhile."""
-        gone = await self.commit_change(served, Delete(record.key, Expect(revision=record.revision), encode(obj)))
-        self._released(record.key, obj, None)
-        return gone
+        return Plan(put, new, current, claims)
 
     def claims_of(self, served: Served, obj: Object) -> tuple[Claim, ...]:
         return self._allocators.claims(served, obj)
 
-    async def commit_all(self, changes: Sequence[tuple[Served, Put | Delete]]) -> list[Record]:
-        """Commit all changes or none. Raises PreconditionFailed and ClaimTaken."""
-        try:
-            records = await self._storage.store.commit([change for _, change in changes])
-        except StoreUnavailable as error:
-            raise unavailable(error) from error
-        for (served, _), record in zip(changes, records, strict=True):
+    def tell_released(self, plan: Plan) -> None:
+        """Tell whoever counts what a committed plan replaced or removed."""
+        if plan.old is not None:
+            self._released(plan.change.key, plan.old, None if isinstance(plan.change, Delete) else plan.obj)
+
+    async def commit_all(self, plans: Sequence[tuple[Served, Plan]]) -> list[Record]:
+        """Commit all plans or none. Raises PreconditionFailed and ClaimTaken."""
+        async with AsyncExitStack() as stack:
+            for _, plan in plans:
+                await stack.enter_async_context(plan.claims)
+            try:
+                records = await self._storage.store.commit([plan.change for _, plan in plans])
+            except StoreUnavailable as error:
+                raise unavailable(error) from error
+        for (served, plan), record in zip(plans, records, strict=True):
+            self.tell_released(plan)
             await self._followed(served, record)
         return records
 
