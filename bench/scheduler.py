@@ -11,6 +11,8 @@ import argparse
 import time
 from typing import Any
 
+import orjson
+
 from fleetplane.workloads.scheduler.core import Bind, Core
 
 Object = dict[str, Any]
@@ -69,7 +71,7 @@ def run(title: str, nodes: int, pods: int, shapes: int, make: Any, zones: int = 
     made = [pod(number, number % shapes, **make(number % shapes)) for number in range(pods)]
     begun = time.perf_counter()
     for one in made:
-        core.see_pod("root", one, 0.0)
+        core.see_pod("root", orjson.dumps(one), 0.0)
     bound = refused = 0
     while (decision := core.next(0.0)) is not None:
         if isinstance(decision, Bind):

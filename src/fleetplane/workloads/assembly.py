@@ -73,9 +73,7 @@ def controllers(
     pods = PodCache(manager.informer(PODS))
     replica_sets = manager.informer(REPLICA_SETS)
     plugins = Plugins.installed() if scheduler_plugins is None else scheduler_plugins
-    scheduler = Scheduler(
-        actor, manager.informer(PODS), manager.informer(NODES), manager.informer(NAMESPACES), plugins=plugins
-    )
+    scheduler = Scheduler(actor, pods, manager.informer(NODES), manager.informer(NAMESPACES), plugins=plugins)
     namespaces = manager.informer(NAMESPACES)
     accounts = manager.informer(SERVICE_ACCOUNTS, fields=ACCOUNT_FIELDS)
     jobs = manager.informer(JOBS)
@@ -101,7 +99,7 @@ def controllers(
         OrphanPods(actor, jobs, manager.informer(PODS)).controller(),
         ServiceEndpoints(actor, services, pods, nodes, slices, endpoints).controller(),
         NodeLifecycle(actor, manager.informer(NODES), leases, node_pods).controller(),
-        TaintEviction(actor, manager.informer(NODES), node_pods).controller(),
+        TaintEviction(actor, manager.informer(NODES), node_pods, pods).controller(),
         scheduler.controller(),
     ]
     if root_certificate:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,7 +47,7 @@ class Plane:
     def add(self, *pods: Object) -> Plane:
         for one in pods:
             self.objects[one["metadata"]["uid"]] = one
-            self.core.see_pod("root", one, self.now)
+            self.core.see_pod("root", orjson.dumps(one), self.now)
         return self
 
     def run(self) -> Plane:
@@ -56,7 +57,7 @@ class Plane:
                 self.placed[uid] = decision.node
                 self.objects[uid]["spec"]["nodeName"] = decision.node
                 self.core.bound(decision.entry)
-                self.core.see_pod("root", self.objects[uid], self.now)
+                self.core.see_pod("root", orjson.dumps(self.objects[uid]), self.now)
             else:
                 self.refused[uid] = decision
         return self
@@ -309,7 +310,7 @@ def test_a_plug_in_refuses_nodes_of_its_own_accord():
 
 def test_clusters_never_lend_each_other_nodes():
     plane = Plane(node("n"))
-    plane.core.see_pod("other", pod("a"), 0)
+    plane.core.see_pod("other", orjson.dumps(pod("a")), 0)
     decision = plane.core.next(0)
     assert isinstance(decision, Refused)
 

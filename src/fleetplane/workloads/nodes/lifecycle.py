@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import orjson
+
 from fleetplane.client.informer import Change, Informer
 from fleetplane.client.snapshot import ObjectKey
 from fleetplane.controller.controller import Controller, Request, Result
@@ -54,7 +56,7 @@ class NodeLifecycle:
             for table in (self._alive, self._heartbeats, self._known):
                 table.pop(key, None)
             return
-        ready = condition(change.new.object, "Ready") or {}
+        ready = condition(orjson.loads(change.new.encoded), "Ready") or {}
         beat = str(ready.get("lastHeartbeatTime") or "") if ready.get("status") != "Unknown" else ""
         if beat and self._heartbeats.get(key) != beat:
             self._heartbeats[key] = beat
@@ -70,9 +72,10 @@ class NodeLifecycle:
     # looking after one node
 
     async def reconcile(self, request: Request) -> Result | None:
-        node = self._nodes.get_key(request)
-        if node is None:
+        found = self._nodes.snapshot(request)
+        if found is None:
             return None
+        node: Object = {"apiVersion": "v1", "kind": "Node", **orjson.loads(found.encoded)}
         key = (request.cluster, request.name)
         left = self._time_left(node, key)
         if left <= 0:

@@ -14,13 +14,16 @@ from fleetplane.model.objects import Object, is_deleting, resource_version, uid
 from fleetplane.workloads.nodes.eviction import leaves_at
 from fleetplane.workloads.shared.actor import Actor
 from fleetplane.workloads.shared.conditions import make, without
+from fleetplane.workloads.shared.nodecache import taints_of
 from fleetplane.workloads.shared.nodepods import NodePods
+from fleetplane.workloads.shared.podcache import PodCache
 
 
 class TaintEviction:
     """Keyed by node: a node without NoExecute taints costs one look, however many pods it has."""
 
-    def __init__(self, actor: Actor, nodes: Informer, pods: NodePods) -> None:
+    def __init__(self, actor: Actor, nodes: Informer, pods: NodePods, views: PodCache) -> None:
+        self._views = views
         self._actor = actor
         self._nodes = nodes
         self._pods = pods
@@ -75,8 +78,8 @@ class TaintEviction:
         await self._actor.delete(cluster, PODS, meta["namespace"], meta["name"], uid(pod))
 
     def _node_of(self, pod: Snapshot) -> Iterable[Request]:
-        node = (pod.object.get("spec") or {}).get("nodeName")
-        return [Request(pod.key.cluster, "", str(node))] if node else []
+        view = self._views.get(pod.key)
+        return [Request(pod.key.cluster, "", view.node)] if view is not None and view.node else []
 
 
 def _evicting(node: Object) -> list[Object]:
@@ -86,7 +89,7 @@ def _evicting(node: Object) -> list[Object]:
 def _taints_changed(change: Change) -> bool:
     if change.old is None or change.event != "MODIFIED":
         return True
-    return _evicting(change.old.object) != _evicting(change.new.object)
+    return taints_of(change.old.encoded) != taints_of(change.new.encoded)
 
 
 def _node_or_tolerations_changed(change: Change) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fleetplane.model.objects import Object, is_deleting, name, uid
+from fleetplane.model.objects import name
 from fleetplane.workloads.scheduler import filters, preemption, words
 from fleetplane.workloads.scheduler.choice import Candidates, choose_among, only_nodes
 from fleetplane.workloads.scheduler.cluster import Cluster
@@ -84,25 +84,22 @@ class Core:
     def see_namespace(self, cluster: str, namespace: str, labels: Mapping[str, str] | None) -> None:
         self._cluster(cluster).set_namespace(namespace, labels)
 
-    def see_pod(self, cluster: str, obj: Object, now: float) -> None:
-        """A pod as it is now: it holds a place, waits for one, or is none of our business."""
-        if (obj.get("status") or {}).get("phase") in {"Succeeded", "Failed"}:
-            self.lose_pod(cluster, uid(obj))
-            return
-        if obj["spec"].get("nodeName"):
-            self.queue.remove(uid(obj))
-            pod = self._shapes.pod(obj, cluster)
+    def see_pod(self, cluster: str, encoded: bytes, now: float) -> None:
+        """A pod as it is now (JSON): it holds a place, waits for one, or is none of our business."""
+        parsed = self._shapes.parse(encoded, cluster)
+        pod = parsed.pod
+        if parsed.is_terminal:
+            self.lose_pod(cluster, pod.uid)
+        elif pod.node:
+            self.queue.remove(pod.uid)
             there = self._cluster(cluster)
             there.unnominate(pod.uid, pod.nominated)
             if there.set_pod(pod):
                 self._placed.add(cluster)
-            return
-        if is_deleting(obj) or obj["spec"].get("schedulingGates"):
-            self._drop(cluster, uid(obj))
-            return
-        is_ours = str(obj["spec"].get("schedulerName") or DEFAULT_SCHEDULER) in self._names
-        if is_ours and not self._cluster(cluster).is_placed(uid(obj)):
-            self.queue.put(self._shapes.pod(obj, cluster), now)
+        elif pod.deleting or parsed.is_gated:
+            self._drop(cluster, pod.uid)
+        elif pod.shape.scheduler in self._names and not self._cluster(cluster).is_placed(pod.uid):
+            self.queue.put(pod, now)
 
     def lose_pod(self, cluster: str, pod_uid: str) -> None:
         self._drop(cluster, pod_uid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
+from fleetplane.model.objects import annotations as annotations_of
 from fleetplane.model.objects import labels, name
 from fleetplane.workloads.scheduler.shape import Amounts, PodInfo, Port, Shape, amounts, normal_image
 from fleetplane.workloads.scheduler.terms import Taint, taints
@@ -18,6 +19,7 @@ class NodeInfo:
 
     __slots__ = (
         "allocatable",
+        "annotations",
         "generation",
         "groups",
         "images",
@@ -28,7 +30,6 @@ class NodeInfo:
         "number",
         "pods",
         "ports",
-        "raw",
         "requested",
         "scored_cpu",
         "scored_memory",
@@ -49,7 +50,7 @@ class NodeInfo:
         self.allocatable: Amounts = {}
         self.max_pods = 0
         self.images: dict[str, int] = {}
-        self.raw: Mapping[str, Any] = {}
+        self.annotations: Mapping[str, str] = {}
         self.pods: dict[str, PodInfo] = {}
         self.requested: Amounts = {}
         self.scored_cpu = 0
@@ -70,7 +71,7 @@ class NodeInfo:
         }
         new = (dict(labels(obj)), taints(spec.get("taints")), bool(spec.get("unschedulable")), allocatable, images)
         old = (self.labels, self.taints, self.unschedulable, self.allocatable, self.images)
-        self.raw = obj
+        self.annotations = dict(annotations_of(obj))
         if self.is_known and new == old:
             return False
         self.name = name(obj)
@@ -82,7 +83,7 @@ class NodeInfo:
     def forget(self) -> None:
         """The Node object is gone; its pods stay accounted for until they go too."""
         self.is_known = False
-        self.labels, self.taints, self.allocatable, self.images, self.raw = {}, (), {}, {}, {}
+        self.labels, self.taints, self.allocatable, self.images, self.annotations = {}, (), {}, {}, {}
         self.max_pods = 0
 
     def add(self, pod: PodInfo) -> None:
@@ -121,7 +122,16 @@ class NodeInfo:
     def copy(self) -> NodeInfo:
         """For trying what would be if pods were gone."""
         twin = NodeInfo(self.name, self.number)
-        for slot in ("is_known", "labels", "taints", "unschedulable", "allocatable", "max_pods", "images", "raw"):
+        for slot in (
+            "is_known",
+            "labels",
+            "taints",
+            "unschedulable",
+            "allocatable",
+            "max_pods",
+            "images",
+            "annotations",
+        ):
             setattr(twin, slot, getattr(self, slot))
         twin.generation = -1
         twin.pods = dict(self.pods)

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Collection, Iterable
 from typing import Final
 
+import orjson
+
 from fleetplane.client.informer import Change, Informer
 from fleetplane.client.protocol import Unreachable
 from fleetplane.client.snapshot import ObjectKey, Snapshot
@@ -25,6 +27,7 @@ from fleetplane.workloads.scheduler.queue import Entry
 from fleetplane.workloads.scheduler.shape import DEFAULT_SCHEDULER, PodInfo
 from fleetplane.workloads.shared.actor import Actor
 from fleetplane.workloads.shared.conditions import make, without
+from fleetplane.workloads.shared.podcache import PodCache
 
 KEY: Final = Request("", "", "scheduling")
 CONCURRENT_WRITES: Final = 32
@@ -36,7 +39,7 @@ class Scheduler:
     def __init__(
         self,
         actor: Actor,
-        pods: Informer,
+        pods: PodCache,
         nodes: Informer,
         namespaces: Informer,
         *,
@@ -44,10 +47,12 @@ class Scheduler:
         names: Collection[str] = (DEFAULT_SCHEDULER,),
     ) -> None:
         self._actor = actor
-        self._pods = pods
+        self._views = pods
+        self._pods = pods.informer
         self.core = Core(plugins, names)
         self._writes: set[asyncio.Task[None]] = set()
-        pods.add_handler(self._see_pod)
+        self._seen: dict[str, tuple[str, bool]] = {}
+        self._pods.add_handler(self._see_pod)
         nodes.add_handler(self._see_node)
         namespaces.add_handler(self._see_namespace)
 
@@ -69,18 +74,27 @@ class Scheduler:
         return self._actor.environment.monotonic()
 
     def _see_pod(self, change: Change) -> None:
-        cluster = change.new.key.cluster
+        """Most changes of a pod that has its place are about its status, and nothing to the scheduler."""
+        key = change.new.key
         if change.event == "DELETED":
-            self.core.lose_pod(cluster, change.new.uid)
-        else:
-            self.core.see_pod(cluster, change.new.object, self._now())
+            self._seen.pop(change.new.uid, None)
+            self.core.lose_pod(key.cluster, change.new.uid)
+            return
+        view = self._views.get(key)
+        if view is not None and view.node and not view.is_terminal:
+            state = (view.node, view.deleting)
+            known = self._seen.get(view.uid) == state and change.old is not None
+            if known and change.old is not None and change.old.labels == change.new.labels:
+                return
+            self._seen[view.uid] = state
+        self.core.see_pod(key.cluster, change.new.encoded, self._now())
 
     def _see_node(self, change: Change) -> None:
         key = change.new.key
         if change.event == "DELETED":
             self.core.lose_node(key.cluster, key.name)
         else:
-            self.core.see_node(key.cluster, change.new.object)
+            self.core.see_node(key.cluster, orjson.loads(change.new.encoded))
 
     def _see_namespace(self, change: Change) -> None:
         key = change.new.key

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import orjson
+
 from fleetplane.client.informer import Change, Informer
 from fleetplane.model.objects import Object, is_condition_true
 
@@ -27,7 +29,7 @@ class NodeCache:
         if change.event == "DELETED":
             nodes.pop(key.name, None)
             return
-        brief = brief_of(change.new.object)
+        brief = brief_of(orjson.loads(change.new.encoded))
         if nodes.get(key.name) != brief:
             nodes[key.name] = brief
 
@@ -47,4 +49,10 @@ def place_changed(change: Change) -> bool:
         return True
     if change.old.labels != change.new.labels:
         return True
-    return brief_of(change.old.object) != brief_of(change.new.object)
+    return brief_of(orjson.loads(change.old.encoded)) != brief_of(orjson.loads(change.new.encoded))
+
+
+def taints_of(encoded: bytes) -> list[Object]:
+    """The NoExecute taints of a node's JSON."""
+    spec = orjson.loads(encoded).get("spec") or {}
+    return [one for one in spec.get("taints") or () if one.get("effect") == "NoExecute"]

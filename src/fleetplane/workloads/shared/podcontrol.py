@@ -1,6 +1,6 @@
 """Making and removing many pods of one owner, without ever making one twice.
 
-Pods are made in growing batches (1, 2, 4 … 64 at a time), so that a quota or a broken template costs one refusal, not
+Pods are made in growing batches (1, 2, 4 … 16 at a time), so that a quota or a broken template costs one refusal, not
 five hundred. A creation or deletion whose answer never came is remembered and cleared up before the owner's pods are
 counted again: a cache that lags must not lead to a second pod, nor to a second victim.
 """
@@ -22,7 +22,7 @@ from fleetplane.workloads.shared.actor import Actor, is_namespace_ending
 from fleetplane.workloads.shared.podcache import PodCache
 from fleetplane.workloads.shared.pods import Pod, name_prefix
 
-LARGEST_BATCH: Final = 64
+LARGEST_BATCH: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
