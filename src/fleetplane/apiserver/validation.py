@@ -60,7 +60,10 @@ def check(call: Call, new: Object, old: Object | None, *, subresource: str = "")
         if not problems and served.custom and schema.leads_to_rules():
             found += served.rules().check(new, old)
     if not found:
-        if subresource == "status":
+        rules = behaviour.subresources.get(subresource)
+        if rules is not None:
+            found += rules.validate(new, old)
+        elif subresource == "status":
             found += behaviour.validate_status(new, old)
         else:  # other subresources exist to change what an update may not
             found += behaviour.validate(new, None if subresource else old)

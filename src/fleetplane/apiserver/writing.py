@@ -154,7 +154,7 @@ class Writes:
         metadata["creationTimestamp"] = now
         applied_managed = obj.pop("__managed__", None)
         behaviour = served.behaviour
-        if behaviour.status_subresource and "status" in served.subresources:
+        if behaviour.status_subresource and "status" in served.subresources and not behaviour.status_on_create:
             obj.pop("status", None)
         if behaviour.has_generation:
             metadata["generation"] = 1
@@ -379,7 +379,10 @@ class Writes:
         elif not subresource and behaviour.status_subresource and "status" in served.subresources:
             _restore(new, current, "status")
         validation.fill_defaults(call, new)
-        if not subresource:
+        rules = behaviour.subresources.get(subresource)
+        if rules is not None:
+            rules.prepare(new, current)
+        elif not subresource:
             behaviour.prepare_update(new, current)
         request = self._admission_request(call, "UPDATE", new, current)
         new = await self._admission.mutate(call, request)
