@@ -412,7 +412,7 @@ class Cable:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - the condition is anything
+    while not condition():
         await asyncio.sleep(0.01)
 
 

@@ -123,6 +123,11 @@ class Manager:
         """No controller has anything to do now (delayed work aside). For tests and orderly shutdown."""
         return all(runner.is_ready and runner.queue.is_idle for runner in self._runners.values())
 
+    def observe(self) -> None:
+        """Bring gauges up to date before metrics are read."""
+        for runner in self._runners.values():
+            runner.queue.observe()
+
     # -- running
 
     def stop(self) -> None:
