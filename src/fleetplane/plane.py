@@ -28,6 +28,7 @@ from fleetplane.bootstrap import bootstrap
 from fleetplane.client.protocol import Capabilities, Client, Pairs
 from fleetplane.client.rest import RestClient
 from fleetplane.controller.manager import Manager
+from fleetplane.controller.registration import UnknownOperator
 from fleetplane.local_streams import LocalStreams
 from fleetplane.model import yaml as kube_yaml
 from fleetplane.model.environment import Environment, SystemEnvironment
@@ -36,6 +37,7 @@ from fleetplane.node.agent import NodeAgent, NodeSettings
 from fleetplane.node.fleet import SimulatedFleet
 from fleetplane.node.local import choose_runtime, run_local_node
 from fleetplane.node.runtime import RuntimeFailure
+from fleetplane.operating import chosen_operators, install_kinds, prepare_operators
 from fleetplane.settings import Settings
 from fleetplane.store.protocol import Store, StoreError, StoreLocked
 from fleetplane.store.sqlite import SqliteStore
@@ -171,12 +173,17 @@ class Plane:
             )
         except (PkiError, OSError) as error:
             raise PlaneError(str(error)) from None
+        try:
+            operators = chosen_operators(settings.operators)
+        except UnknownOperator as error:
+            raise PlaneError(str(error)) from None
         tasks = await self._stack.enter_async_context(_background())
         self._server = assemble(
             store,
             pki,
             self.environment,
             ServerSettings(service_cidrs=settings.service_cidrs),
+            plugins=[plugin for operator in operators for plugin in operator.admission],
             audit=self._start_audit(tasks),
             streams_of=self._streams_of,
         )
@@ -194,6 +201,10 @@ class Plane:
         manager.add(*controllers(manager))
         self._server.more_collectors.append(manager.metrics.registry)
         tasks.start(manager.run())
+        await install_kinds(self.client(), operators)
+        for one in await prepare_operators(self.client(), operators, self.client, self.environment):
+            self._server.more_collectors.append(one.metrics.registry)
+            tasks.start(one.run())
         await self._start_nodes(tasks)
         write_admin_kubeconfig(self.kubeconfig, self.url, pki)
 
