@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from fleetplane.client.protocol import Client
 from fleetplane.controller.manager import Manager
+from fleetplane.controller.metrics import Metrics
 from fleetplane.controller.registration import Operator, UnknownOperator, load_operators
 from fleetplane.controller.rights import rules_for
 from fleetplane.model.builtin import types
@@ -46,6 +47,7 @@ async def prepare_operators(
     operators: Sequence[Operator],
     client_of: Callable[[UserInfo], Client],
     environment: Environment,
+    metrics: Metrics,
 ) -> list[Manager]:
     """Give each operator its account and rights; returns a manager per operator, ready to run."""
     if not operators:
@@ -54,7 +56,7 @@ async def prepare_operators(
     managers = []
     for operator in operators:
         user = service_account_user(NAMESPACE, operator.name)
-        manager = Manager(client_of(user), environment=environment, name=operator.name, cluster="root")
+        manager = Manager(client_of(user), environment=environment, name=operator.name, cluster="root", metrics=metrics)
         operator.install(manager)
         await _grant(client, operator, rules_for(manager.controllers, operator.rules))
         managers.append(manager)

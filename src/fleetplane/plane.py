@@ -28,6 +28,7 @@ from fleetplane.bootstrap import bootstrap
 from fleetplane.client.protocol import Capabilities, Client, Pairs
 from fleetplane.client.rest import RestClient
 from fleetplane.controller.manager import Manager
+from fleetplane.controller.metrics import Metrics
 from fleetplane.controller.registration import UnknownOperator
 from fleetplane.local_streams import LocalStreams
 from fleetplane.model import yaml as kube_yaml
@@ -197,13 +198,13 @@ class Plane:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.url = f"https://{host}:{port}"
         await bootstrap(self.client(), settings, port)
-        manager = Manager(self.client(CONTROLLER_USER), environment=self.environment, cluster=None)
+        metrics = Metrics()
+        self._server.more_collectors.append(metrics.registry)
+        manager = Manager(self.client(CONTROLLER_USER), environment=self.environment, cluster=None, metrics=metrics)
         manager.add(*controllers(manager))
-        self._server.more_collectors.append(manager.metrics.registry)
         tasks.start(manager.run())
         await install_kinds(self.client(), operators)
-        for one in await prepare_operators(self.client(), operators, self.client, self.environment):
-            self._server.more_collectors.append(one.metrics.registry)
+        for one in await prepare_operators(self.client(), operators, self.client, self.environment, metrics):
             tasks.start(one.run())
         await self._start_nodes(tasks)
         write_admin_kubeconfig(self.kubeconfig, self.url, pki)
