@@ -269,10 +269,25 @@ class Plane:
             return fleet
         return self._streams.get(node)
 
+    async def _open_postgresql(self) -> Store:
+        """A store other servers may share. The data directory still holds this plane's keys."""
+        settings = self.settings
+        try:
+            from fleetplane.store.postgres import PostgresStore  # noqa: PLC0415 - asyncpg is an extra
+        except ImportError:
+            raise PlaneError("PostgreSQL needs the asyncpg package; install fleetplane[postgresql]") from None
+        try:
+            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            store = await PostgresStore.open(settings.store, environment=self.environment)
+        except (StoreError, OSError) as error:
+            raise PlaneError(f"cannot open the PostgreSQL store: {error}") from None
+        self._stack.push_async_callback(store.close)
+        return store
+
     async def _open_store(self) -> Store:
         settings = self.settings
         if settings.store != "sqlite":
-            raise PlaneError("PostgreSQL is not built into this version yet; use --store sqlite")
+            return await self._open_postgresql()
         try:
             settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             store = await SqliteStore.open(settings.data_dir / "fleetplane.db", environment=self.environment)
