@@ -168,7 +168,7 @@ class Writes:
             obj = self._tracked(call, None, obj, now)
         validation.check(call, obj, None)
         claims = await self._admission.validate(call, self._admission_request(call, "CREATE", obj, None))
-        stored = await self._stored_form(served, obj)
+        stored = await self._stored_form(served, obj, claims)
         key = key_of(served, call.key_cluster, metadata.get("namespace") or "", obj["metadata"]["name"])
         put = Put(
             key,
@@ -417,7 +417,7 @@ class Writes:
         if is_shared(record):  # it gets a life of its own, which ends with it
             uid, expect = self._environment.uuid(), ABSENT
             new["metadata"]["uid"] = uid
-        stored = await self._stored_form(served, new)
+        stored = await self._stored_form(served, new, claims)
         if _finished(new):
             return Plan(Delete(record.key, expect, encode(stored)), new, current, claims)
         put = Put(
@@ -522,8 +522,15 @@ class Writes:
             fields=_ownable(call.served, call.target.subresource),
         )
 
-    async def _stored_form(self, served: Served, obj: Object) -> Object:
-        return obj if served.is_storage_version else await convert_to(served, obj, served.storage.api_version)
+    async def _stored_form(self, served: Served, obj: Object, claims: AdmissionClaims) -> Object:
+        """The object in its storage version; a conversion that fails ends the write, and so what was claimed for it."""
+        if served.is_storage_version:
+            return obj
+        try:
+            return await convert_to(served, obj, served.storage.api_version)
+        except BaseException:
+            await claims.give_back()
+            raise
 
     def _admission_request(
         self, call: Call, operation: Operation, new: Object | None, old: Object | None
