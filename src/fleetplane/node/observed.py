@@ -72,6 +72,7 @@ class PodNotes:
     started_at: datetime | None = None
     volumes_ready: bool = False
     volumes_retry_at: datetime | None = None
+    volumes_retry_seconds: float = 0.0
     sandbox_retry_at: datetime | None = None
     sandbox_backoff: Backoff = Backoff()
     sandbox_attempts: int = 0

@@ -338,9 +338,12 @@ class PodWorker:
         except ConfigFailure as error:
             where = f'MountVolume.SetUp failed for volume "{error.volume}" : ' if error.volume else ""
             self._say("FailedMount", where + error.message, warning=True)
-            self.notes = replace(self.notes, volumes_retry_at=now + timedelta(seconds=RETRY_SECONDS))
+            seconds = min(LONGEST_RETRY_SECONDS, max(RETRY_SECONDS, self.notes.volumes_retry_seconds * 2))
+            self.notes = replace(
+                self.notes, volumes_retry_at=now + timedelta(seconds=seconds), volumes_retry_seconds=seconds
+            )
         else:
-            self.notes = replace(self.notes, volumes_ready=True, volumes_retry_at=None)
+            self.notes = replace(self.notes, volumes_ready=True, volumes_retry_at=None, volumes_retry_seconds=0.0)
 
     async def _start_sandbox(self, attempt: int) -> None:
         environment = self.around.environment
