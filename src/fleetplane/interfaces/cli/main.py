@@ -1,139 +1,172 @@
-"""The ``fleetplane`` command: its options, and how errors leave it.
+"""The ``fleetplane`` command: which commands there are, and how errors leave it.
+
+Commands are listed here by name and module, and imported when they are called: starting is most of what a short command
+costs, and shells call us to complete words. A command's module holds its options and its help.
 
 Errors are one sentence that says what to do, on stderr, with exit code 1 (2 for usage); a traceback only with ``--debug``.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
-import typer
+import click
+from click.shell_completion import CompletionItem
 
-from fleetplane import __version__
+from fleetplane.interfaces.cli.errors import CommandError, ExitWith, UsageError
 
-app = typer.Typer(
+__all__ = ["CommandError", "app", "main"]
+
+_COMMANDS_PACKAGE: Final = "fleetplane.interfaces.cli.commands"
+
+
+class Entry(NamedTuple):
+    """Where a command is: ``module`` in the package of commands, ``summary`` for the list of commands."""
+
+    module: str
+    summary: str
+
+
+SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
+    "Run a plane": {
+        "up": Entry(
+            "serve", "Run a whole plane in the foreground: API server, controllers, operators and a local node."
+        ),
+        "server": Entry("serve", "Run the API server with the built-in controllers, without nodes or operators."),
+        "demo": Entry("serve", "Take a tour on a throw-away plane."),
+    },
+    "Look": {
+        "get": Entry("get", "Show one or many objects."),
+        "describe": Entry("describe", "Show everything about an object: fields, conditions, events."),
+        "events": Entry("events", "Show what happened, oldest first."),
+        "logs": Entry("logs", "Print what a container wrote."),
+        "api-resources": Entry("api_resources", "List the kinds of objects the server has."),
+    },
+    "Change": {
+        "apply": Entry("apply", "Make the server's objects what files say."),
+        "delete": Entry("delete", "Delete objects by name, selector or file."),
+        "wait": Entry("wait", "Wait until objects are ready, changed or gone."),
+    },
+    "This program": {
+        "version": Entry("version", "Print the version."),
+    },
+}
+
+COMMANDS: Final[Mapping[str, Entry]] = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
+
+
+class LazyGroup(click.Group):
+    """The root: knows every command's name and summary, and imports a command when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module = importlib.import_module(f"{_COMMANDS_PACKAGE}.{entry.module}")
+        command = getattr(module, cmd_name.replace("-", "_"))
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "see 'fleetplane --help'"
+            raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, entry.summary) for name, entry in commands.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        return [
+            CompletionItem(name, help=entry.summary) for name, entry in COMMANDS.items() if name.startswith(incomplete)
+        ]
+
+
+def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        from fleetplane import __version__
+
+        click.echo(f"fleetplane {__version__}")
+        ctx.exit()
+
+
+app = LazyGroup(
     name="fleetplane",
     help="One control plane for workloads that do not live in one big cluster. It speaks the Kubernetes API.",
+    epilog="Start with 'fleetplane demo', or 'fleetplane up' and 'fleetplane get nodes' in a second terminal.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    params=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_print_version,
+            help="Print the version.",
+        )
+    ],
     no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-DataDir = Annotated[Path | None, typer.Option(help="Where the plane keeps everything.", show_default=".fleetplane")]
-Config = Annotated[Path | None, typer.Option(help="A TOML file with settings.")]
-
-
-class CommandError(Exception):
-    """Ends a command with one sentence on stderr and exit code 1."""
-
-
-@app.command(epilog="Example: fleetplane version --output json")
-def version(output: Annotated[str, typer.Option("--output", "-o", help="text or json")] = "text") -> None:
-    """Print the version."""
-    if output == "json":
-        import json
-
-        typer.echo(json.dumps({"version": __version__}))
-    else:
-        typer.echo(f"fleetplane {__version__}")
-
-
-@app.command(epilog="Example: fleetplane up --data-dir ./plane --runtime simulated --nodes 3")
-def up(
-    data_dir: DataDir = None,
-    host: Annotated[str | None, typer.Option(help="Address to serve on.", show_default="127.0.0.1")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to serve on; 0 picks a free one.", show_default="6443")] = None,
-    runtime: Annotated[
-        str | None,
-        typer.Option(help="What runs pods: auto, podman, simulated or none.", show_default="auto"),
-    ] = None,
-    nodes: Annotated[int | None, typer.Option(help="How many local nodes.", show_default="1")] = None,
-    store: Annotated[
-        str | None, typer.Option(help="sqlite, or a postgresql:// address.", show_default="sqlite")
-    ] = None,
-    operators: Annotated[
-        str | None,
-        typer.Option(help="Which operators to run: all, none or a comma-separated list.", show_default="all"),
-    ] = None,
-    config: Config = None,
-    debug: Annotated[bool | None, typer.Option("--debug", help="Show tracebacks.")] = None,
-) -> None:
-    """Run a whole plane in the foreground: API server, controllers, operators and a local node.
-
-    Prints `ready <url> kubeconfig=<path>` when it serves. Stop it with Ctrl-C or SIGTERM.
-    """
-    from fleetplane.interfaces.cli.running import run_plane
-
-    run_plane(
-        {
-            "data_dir": data_dir,
-            "host": host,
-            "port": port,
-            "runtime": runtime,
-            "nodes": nodes,
-            "store": store,
-            "operators": operators,
-            "debug": debug,
-        },
-        config,
-    )
-
-
-@app.command(epilog="Example: fleetplane server --data-dir ./plane --port 6443")
-def server(
-    data_dir: DataDir = None,
-    host: Annotated[str | None, typer.Option(help="Address to serve on.", show_default="127.0.0.1")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to serve on; 0 picks a free one.", show_default="6443")] = None,
-    store: Annotated[
-        str | None, typer.Option(help="sqlite, or a postgresql:// address.", show_default="sqlite")
-    ] = None,
-    config: Config = None,
-    debug: Annotated[bool | None, typer.Option("--debug", help="Show tracebacks.")] = None,
-) -> None:
-    """Run the API server with the built-in controllers, without nodes or operators."""
-    from fleetplane.interfaces.cli.running import run_plane
-
-    run_plane(
-        {
-            "data_dir": data_dir,
-            "host": host,
-            "port": port,
-            "runtime": "none",
-            "nodes": 0,
-            "store": store,
-            "operators": "none",
-            "debug": debug,
-        },
-        config,
-    )
-
-
-@app.command(epilog="Example: fleetplane demo --keep")
-def demo(
-    runtime: Annotated[str, typer.Option(help="What runs pods: auto, podman or simulated.")] = "auto",
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the plane running at the end.")] = False,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where the plane lives.", show_default="a new temporary folder")
-    ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
-    """Take a tour on a throw-away plane: progress on screen, a summary at the end, non-zero on any failure."""
-    from fleetplane.interfaces.cli.demo import run_demo
-
-    run_demo(runtime, keep, data_dir)
 
 
 def main() -> None:
     """The entry point of the ``fleetplane`` script."""
-    debug = "--debug" in sys.argv or os.environ.get("FLEETPLANE_DEBUG", "") in ("1", "true")
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """One command line, to its exit code."""
     try:
-        app()
-    except CommandError as error:
-        if debug:
+        app.main(arguments, prog_name="fleetplane", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        return 2
+    except click.UsageError as error:
+        command = f"{error.ctx.command_path} --help" if error.ctx else "fleetplane --help"
+        hint = (
+            ""
+            if "fleetplane --help" in error.format_message() or "did you mean" in error.format_message()
+            else f"; see '{command}'"
+        )
+        return _complain(error.format_message().rstrip(".") + hint, 2)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except ExitWith as error:
+        return error.code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has enough. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (CommandError, click.ClickException) as error:
+        if wants_debug(arguments):
             raise
-        typer.echo(f"fleetplane: {error}", err=True)
-        raise SystemExit(1) from None
+        sentence = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        return _complain(sentence, 2 if isinstance(error, UsageError) else 1)
+    return 0
+
+
+def wants_debug(arguments: list[str]) -> bool:
+    """Whether tracebacks are wanted."""
+    return "--debug" in arguments or os.environ.get("FLEETPLANE_DEBUG", "") in {"1", "true"}
+
+
+def _complain(sentence: str, code: int) -> int:
+    click.echo(f"fleetplane: {sentence}", err=True)
+    return code

@@ -1,0 +1,1 @@
+"""One module per command family: options in, calls on the client, lines out."""

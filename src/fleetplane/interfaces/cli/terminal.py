@@ -1,0 +1,64 @@
+"""What reaches the screen: lines on stdout and stderr, colour only where a person looks.
+
+Standard output belongs to what was asked for, so that it can be piped; everything else (progress, warnings) goes to
+standard error. Text from the server never carries control characters to a terminal: an object's name or an event's
+message must not move the cursor or change the window's title.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from typing import Final, TextIO
+
+_CODES: Final[Mapping[str, str]] = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Terminal:
+    """``colour`` and ``interactive`` describe stdout; ``err_interactive`` stderr."""
+
+    def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self._out = out or sys.stdout
+        self._err = err or sys.stderr
+        self.interactive = self._out.isatty()
+        self.err_interactive = self._err.isatty()
+        self.colour = self.interactive and wants_colour(os.environ)
+
+    def line(self, text: str = "") -> None:
+        self._out.write(text + "\n")
+
+    def write(self, text: str) -> None:
+        self._out.write(text)
+
+    def flush(self) -> None:
+        self._out.flush()
+
+    def warn(self, text: str) -> None:
+        """A line on stderr."""
+        self._out.flush()
+        self._err.write(printable(text) + "\n")
+        self._err.flush()
+
+    def status(self, text: str) -> None:
+        """Raw text on stderr, at once: the line that progress rewrites."""
+        self._err.write(text)
+        self._err.flush()
+
+    def style(self, text: str, *names: str) -> str:
+        """The text in these styles, where there is colour."""
+        if not self.colour or not text or not names:
+            return text
+        return f"\x1b[{';'.join(_CODES[name] for name in names)}m{text}\x1b[0m"
+
+
+def wants_colour(environment: Mapping[str, str]) -> bool:
+    """NO_COLOR (no-color.org) and terminals that cannot."""
+    return not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+
+
+def printable(text: str) -> str:
+    """The text without control characters, save tabs and line ends."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
