@@ -18,7 +18,7 @@ from fleetplane.store import postgres_reads as reads
 from fleetplane.store import postgres_writes as writes
 from fleetplane.store.compaction import KeepVersions
 from fleetplane.store.postgres_feed import LOST, Feed
-from fleetplane.store.protocol import Change, ClaimTaken, PreconditionFailed, Put, Record, StoreUnavailable
+from fleetplane.store.protocol import Change, Put, Record, StoreUnavailable
 from fleetplane.store.staging import Effects, stage
 
 _GROUP = 256
@@ -108,32 +108,32 @@ class PostgresCommits:
                 commit.outcome.set_result(outcome)
 
     async def _transact(self, group: Sequence[_Commit]) -> tuple[Effects, list[list[Record] | Exception]]:
-        """One transaction; what each commit comes to, and what they do together."""
+        """One transaction; what each commit comes to, and what they do together. The connection is given up if it fails."""
         connection = self._connection
         effects = Effects()
         outcomes: list[list[Record] | Exception] = []
-        async with connection.transaction():
-            revision = await connection.fetchval("SELECT revision FROM head FOR UPDATE")
-            changes = [change for commit in group for change in commit.changes]
-            held = await reads.held(connection, list({change.key for change in changes}))
-            claims = {(c.key.cluster, *claim) for c in changes if isinstance(c, Put) for claim in c.claims}
-            holders = await reads.holders(connection, list(claims)) if claims else {}
-            for commit in group:
-                try:
-                    staged = stage(
-                        commit.changes,
-                        revision + 1,
-                        lambda key: effects.after[key] if key in effects.after else held.get(key),
-                        lambda claim: effects.claims[claim] if claim in effects.claims else holders.get(claim),
-                    )
-                except (PreconditionFailed, ClaimTaken, ValueError) as error:
-                    outcomes.append(error)
-                else:
-                    effects.add(staged)
-                    revision += len(staged.events)
-                    outcomes.append([event.record for event in staged.events])
-            if effects.events:
-                await self._execute(effects)
+        changes = [change for commit in group for change in commit.changes]
+        claims = {(c.key.cluster, *claim) for c in changes if isinstance(c, Put) for claim in c.claims}
+        await connection.execute("BEGIN; SELECT 1 FROM head FOR UPDATE")
+        revision, held = await reads.held(connection, list({change.key for change in changes}))
+        holders = await reads.holders(connection, list(claims)) if claims else {}
+        for commit in group:
+            try:
+                staged = stage(
+                    commit.changes,
+                    revision + 1,
+                    lambda key: effects.after[key] if key in effects.after else held.get(key),
+                    lambda claim: effects.claims[claim] if claim in effects.claims else holders.get(claim),
+                )
+            except Exception as error:  # whatever it is, it is this commit's alone
+                outcomes.append(error)
+            else:
+                effects.add(staged)
+                revision += len(staged.events)
+                outcomes.append([event.record for event in staged.events])
+        if effects.events:
+            await self._execute(effects)
+        await connection.execute("COMMIT")
         return effects, outcomes
 
     async def _execute(self, effects: Effects) -> None:

@@ -60,7 +60,12 @@ def _terms_hold(matches: Sequence[TermMatch]) -> Query:
     return " AND ".join(conditions), parameters
 
 
-_QUERIES: Final = Queries(Dialect("JOIN", _terms_hold))
+def _join(table: str, alias: str, condition: str) -> str:
+    """``OFFSET 0`` is how PostgreSQL is told to look up row by row."""
+    return f"CROSS JOIN LATERAL (SELECT * FROM {table} {alias} WHERE {condition} OFFSET 0) {alias}"  # noqa: S608
+
+
+_QUERIES: Final = Queries(Dialect(_join, _terms_hold, merges=False))
 
 
 @lru_cache(1024)
@@ -83,19 +88,22 @@ async def get(connection: Any, key: Key) -> Record | None:
     return _record(key, tuple(row)) if row else None
 
 
-async def held(connection: Any, keys: Sequence[Key]) -> dict[Key, Held]:
-    """What the keys hold; those that hold nothing are missing."""
+async def held(connection: Any, keys: Sequence[Key]) -> tuple[int, dict[Key, Held]]:
+    """The newest revision, and what the keys hold; those that hold nothing are missing."""
     rows = await connection.fetch(
-        f"SELECT o.resource, o.cluster, o.namespace, o.name, {ROW}, o.claims"  # noqa: S608
+        f"SELECT h.revision, x.* FROM head h LEFT JOIN ("  # noqa: S608
+        f" SELECT o.resource, o.cluster, o.namespace, o.name, {ROW}, o.claims"
         " FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS k(resource, cluster, namespace, name)"
-        " JOIN objects o USING (resource, cluster, namespace, name) JOIN log l ON l.revision = o.revision",
+        " JOIN objects o USING (resource, cluster, namespace, name) JOIN log l ON l.revision = o.revision"
+        ") x(resource, cluster, namespace, name, r, uid, created, encoding, terms, value, claims) ON true",
         *columns([place(key) for key in keys], 4),
     )
     found: dict[Key, Held] = {}
-    for row in rows:
-        key = key_of(*row[:4])
-        found[key] = Held(_record(key, row[4:10]), _unpack_claims(row[10]))
-    return found
+    for _newest, *row in rows:
+        if row[0] is not None:
+            key = key_of(*row[:4])
+            found[key] = Held(_record(key, row[4:10]), _unpack_claims(row[10]))
+    return rows[0][0], found
 
 
 async def holders(connection: Any, claims: Sequence[ClaimKey]) -> Mapping[ClaimKey, Key]:

@@ -29,11 +29,16 @@ Number = int | str
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """``join`` joins in the order written, where the database must be told; ``terms_hold`` is the condition that the
-    terms of a row of ``log l`` satisfy some matches."""
+    """What engines say differently.
 
-    join: str
+    ``join(table, alias, condition)`` is what follows a row source to look up, for each of its rows and in their order,
+    those of a table. ``terms_hold(matches)`` is the condition that the terms of a row of ``log l`` satisfy some matches.
+    ``merges`` tells whether the database merges the ordered parts of a ``UNION ALL`` and stops at the limit by itself.
+    """
+
+    join: Callable[[str, str, str], str]
     terms_hold: Callable[[Sequence[TermMatch]], Query]
+    merges: bool
 
 
 class Queries:
@@ -41,9 +46,10 @@ class Queries:
     ``past`` the revision to look at, ``None`` for the newest."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self._join = dialect.join
         self._terms_hold = dialect.terms_hold
-        self._log_of_object = f"{dialect.join} log l ON l.revision = o.revision"
+        self._merges = dialect.merges
+        self._log_of_object = dialect.join("log", "l", "l.revision = o.revision")
+        self._object_of_term = dialect.join("objects", "o", f"o.resource = t.resource AND {_OBJECT_OF_TERM}")
 
     def page(
         self,
@@ -58,13 +64,14 @@ class Queries:
 
         ``driver`` is the match to follow the index of, one of the selection's.
         """
+        order = _order(selection)
         if driver is not None and driver.prefix:
             source, parameters = self._keys_by_prefix(number, selection, driver, after, past)
             sql = (
-                f"SELECT {_FULL_KEY.format('o')}, {ROW} FROM ({source} ORDER BY 1, 2, 3 LIMIT ?) t"  # noqa: S608
-                f" {self._join} objects o ON o.resource = ? AND {_OBJECT_OF_TERM} {self._log_of_object}"
+                f"SELECT {_FULL_KEY.format('t')}, {ROW} FROM ({source} ORDER BY {order} LIMIT ?) t"  # noqa: S608
+                f" {self._object_of_term} {self._log_of_object}"
             )
-            parameters += [limit, number]
+            parameters.append(limit)
         else:
             source, conditions, parameters, key = self._keys(number, selection, driver, after, past)
             if len(selection.matches) > 1:
@@ -72,8 +79,11 @@ class Queries:
             sql = f"SELECT {_FULL_KEY.format(key)}, {ROW} FROM {source} {self._log_of_object} WHERE {' AND '.join(conditions)}"  # noqa: S608
         if past is not None:
             more, added = self._superseded(number, selection, after, past, f"{_FULL_KEY.format('o')}, {ROW}")
+            if not self._merges:
+                sql, more = (f"SELECT * FROM ({part} ORDER BY {order} LIMIT ?) part" for part in (sql, more))  # noqa: S608
+                parameters, added = [*parameters, limit], [*added, limit]
             sql, parameters = f"{sql} UNION ALL {more}", parameters + added
-        return f"{sql} ORDER BY 1, 2, 3 LIMIT ?", [*parameters, limit]
+        return f"{sql} ORDER BY {order} LIMIT ?", [*parameters, limit]
 
     def count(
         self, number: Number, selection: Selection, driver: TermMatch | None, after: Key | None, past: int | None
@@ -104,7 +114,9 @@ class Queries:
             source, key = "terms t", "t"
             conditions, parameters = conditions + scope, parameters + added
         where = " AND ".join(conditions)
-        sql = f"SELECT {_FULL_KEY.format(key)} FROM {source} WHERE {where} ORDER BY 1, 2, 3 LIMIT 1 OFFSET ?"  # noqa: S608
+        sql = (
+            f"SELECT {_FULL_KEY.format(key)} FROM {source} WHERE {where} ORDER BY {_order(selection)} LIMIT 1 OFFSET ?"  # noqa: S608
+        )
         return sql, [*parameters, offset]
 
     def estimate(self, number: Number, match: TermMatch, enough: int) -> Query:
@@ -142,7 +154,7 @@ class Queries:
         conditions, parameters = (["o.resource = ?"], [number]) if driver is None else term_is("t", number, driver)
         source = "objects o"
         if driver is not None:
-            source = f"terms t {self._join} objects o ON o.resource = t.resource AND {_OBJECT_OF_TERM}"
+            source = f"terms t {self._object_of_term}"
         scope, added = scope_is(key, selection, after)
         conditions, parameters = conditions + scope, parameters + added
         if past is not None:
@@ -161,7 +173,7 @@ class Queries:
         elif past is None:
             source = "terms t"  # the index alone can tell
         where = " AND ".join(conditions)
-        return f"SELECT DISTINCT {_FULL_KEY.format(key)} FROM {source} WHERE {where}", parameters  # noqa: S608
+        return f"SELECT DISTINCT {_FULL_KEY.format(key)}, {key}.resource FROM {source} WHERE {where}", parameters  # noqa: S608
 
     def _hold(self, selection: Selection, conditions: list[str], parameters: list[Any]) -> None:
         condition, added = self._terms_hold(selection.matches)
@@ -176,6 +188,13 @@ class Queries:
         if selection.matches:
             self._hold(selection, conditions, parameters)
         return f"SELECT {columns} FROM past o {self._log_of_object} WHERE {' AND '.join(conditions)}", parameters  # noqa: S608
+
+
+def _order(selection: Selection) -> str:
+    """The columns of the key that the selection leaves open; a planner can be confused by the others."""
+    if selection.cluster is None:
+        return "1, 2, 3"
+    return "2, 3" if selection.namespace is None else "3"
 
 
 def term_is(alias: str, number: Number, match: TermMatch) -> tuple[list[str], list[Any]]:

@@ -39,8 +39,12 @@ def _terms_hold(matches: Sequence[TermMatch]) -> Query:
     return "has_terms(l.terms, ?)", [_pack(matches)]
 
 
-_QUERIES: Final = Queries(Dialect("CROSS JOIN", _terms_hold))
-"""``CROSS JOIN`` is how SQLite is told to join in the order written."""
+def _join(table: str, alias: str, condition: str) -> str:
+    """``CROSS JOIN`` is how SQLite is told to join in the order written."""
+    return f"CROSS JOIN {table} {alias} ON {condition}"
+
+
+_QUERIES: Final = Queries(Dialect(_join, _terms_hold, merges=True))
 
 
 def _sql_has_terms(packed: bytes | None, matches: bytes) -> bool:
