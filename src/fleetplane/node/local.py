@@ -12,18 +12,24 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
 from fleetplane.client.protocol import Client
 from fleetplane.model.environment import Environment
+from fleetplane.model.objects import Object
+from fleetplane.node import machine
 from fleetplane.node.agent import NodeAgent, NodeSettings, run_node
 from fleetplane.node.files import remove_tree, write_private
-from fleetplane.node.network import BridgeNetwork, HostNetwork, pod_network, why_no_bridge
+from fleetplane.node.names import read_resolv_conf
+from fleetplane.node.network import BridgeNetwork, HostNetwork, PodNetwork, pod_network, why_no_bridge
 from fleetplane.node.podman import PodmanRuntime, look_at_host
 from fleetplane.node.podman.service import PodmanService
 from fleetplane.node.runtime import RuntimeFailure
+from fleetplane.node.services import DnsServer, ServiceProxy, remove_rules, why_no_dns
+from fleetplane.node.services.zone import build_zone
 from fleetplane.node.volumes.manager import remove_pod_directories
 
 OWNER: Final = "owner"
@@ -69,9 +75,14 @@ async def run_local_node(
     environment: Environment,
     *,
     pod_networks: Sequence[str] = ("10.88.0.0/16", "fd00:10:88::/64"),
+    service_client: Client | None = None,
     on_ready: Callable[[NodeAgent], None] | None = None,
 ) -> None:
-    """Run this machine as a node on Podman until cancelled. Raises RuntimeFailure when Podman cannot be used."""
+    """Run this machine as a node on Podman until cancelled. Raises RuntimeFailure when Podman cannot be used.
+
+    ``service_client`` may list and watch Services and EndpointSlices, which a node's own identity may not; without one,
+    Services have no addresses and no names on this node.
+    """
     settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     instance = instance_id(settings.directory, environment)
     network, note = pod_network(instance, pod_networks)
@@ -80,11 +91,43 @@ async def run_local_node(
     try:
         write_private(sockets / OWNER, str(settings.directory.absolute()).encode())
         own = replace(settings, pod_networks=network.networks)
-        async with asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
             group.create_task(_sweep(runtime))
+            if network.bridge and service_client is not None:
+                dns = await _start_dns(stack, own, network, environment)
+                own = replace(own, cluster_dns=network.gateways if dns is not None else own.cluster_dns)
+                proxy = _proxy(service_client, environment, instance, network, dns, own.cluster_domain)
+                group.create_task(proxy.run())
             await run_node(client, runtime, own, environment, on_ready=on_ready)
     finally:
         await runtime.close()
+
+
+async def _start_dns(
+    stack: AsyncExitStack, settings: NodeSettings, network: PodNetwork, environment: Environment
+) -> DnsServer | None:
+    """The node's DNS server, where it can be had; its pods use the host's resolver otherwise."""
+    if reason := why_no_dns():
+        _log.warning("%s", reason)
+        return None
+    upstream = read_resolv_conf(machine.resolv_conf_text()).servers
+    server = DnsServer(settings.cluster_domain, upstream, environment.random)
+    try:
+        await stack.enter_async_context(server.serving(network.gateways))
+    except OSError as error:
+        _log.warning("there is no cluster DNS on this node: %s", error)
+        return None
+    return server
+
+
+def _proxy(
+    client: Client, environment: Environment, instance: str, network: PodNetwork, dns: DnsServer | None, domain: str
+) -> ServiceProxy:
+    def on_change(services: list[Object], slices: list[Object]) -> None:
+        if dns is not None:
+            dns.zone = build_zone(domain, services, slices)
+
+    return ServiceProxy(client, environment, instance, network.bridge, on_change)
 
 
 async def remove_local_node(directory: Path, environment: Environment) -> None:
@@ -124,6 +167,7 @@ async def _remove(runtime: PodmanRuntime, instance: str) -> None:
     await runtime.remove_instance(instance)
     if not why_no_bridge():
         await BridgeNetwork(instance, ()).remove_all()
+        await remove_rules(instance)
 
 
 def _owners(root: Path) -> list[tuple[str, Path]]:

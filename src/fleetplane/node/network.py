@@ -50,6 +50,10 @@ class PodNetwork(Protocol):
     def gateways(self) -> tuple[str, ...]:
         """The node's addresses in them."""
 
+    @property
+    def bridge(self) -> str:
+        """The interface pods' traffic comes in by; empty where they have no network of their own."""
+
     async def start(self) -> None:
         """Have what all pods share. Raises RuntimeFailure."""
 
@@ -69,6 +73,7 @@ class HostNetwork:
 
     networks: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
+    bridge: str = ""
 
     async def start(self) -> None:
         return
@@ -132,7 +137,7 @@ class BridgeNetwork:
 
     def __init__(self, instance: str, wanted: Sequence[str]) -> None:
         self._wanted = [text for text in wanted if text.strip()]
-        self._bridge = f"fp{instance[:10]}"
+        self.bridge = self._bridge = f"fp{instance[:10]}"
         self._prefix = f"fp{instance[:10]}-"
         self._table = f"fleetplane_{instance[:10]}"
         self._ip = shutil.which("ip", path=PATH) or "ip"
@@ -200,6 +205,7 @@ class BridgeNetwork:
         for path in (
             "/proc/sys/net/ipv4/ip_forward",
             "/proc/sys/net/ipv6/conf/all/forwarding",
+            f"/proc/sys/net/ipv4/conf/{self._bridge}/route_localnet",
         ):
             await asyncio.to_thread(_write_one, Path(path))
 
@@ -217,6 +223,17 @@ class BridgeNetwork:
                 "  chain postrouting {",
                 "    type nat hook postrouting priority srcnat; policy accept;",
                 *rules,
+                "  }",
+                "  chain output {",
+                "    type filter hook output priority filter; policy accept;",
+                # Pods must go on talking through the node: never tell them of a shorter way.
+                f"    oifname {self._bridge} icmp type redirect drop",
+                f"    oifname {self._bridge} icmpv6 type nd-redirect drop",
+                "  }",
+                "  chain prerouting {",
+                "    type filter hook prerouting priority raw; policy accept;",
+                # The node's loopback is open to pods where a Service leads there, and nowhere else.
+                f"    iifname {self._bridge} ip daddr 127.0.0.0/8 drop",
                 "  }",
                 "}",
             ]
@@ -270,12 +287,18 @@ class BridgeNetwork:
                 f"link set {outside} master {self._bridge} up",
             ]
         )
+        # Each pod is alone on its network and knows only the way to its gateway: then traffic between pods passes the
+        # node's routing too, and what Services translate on the way there is translated back on the way home.
         lines = ["link set lo up"]
         for address, network in zip(addresses, self._pool.networks, strict=True):
-            suffix = " nodad" if network.version == 6 else ""
-            lines.append(f"addr add {address}/{network.prefixlen} dev eth0{suffix}")
+            lines.append(
+                f"addr add {address}/32 dev eth0" if network.version == 4 else f"addr add {address}/128 dev eth0 nodad"
+            )
         lines.append("link set eth0 up")
-        lines += [f"route add default via {network.network_address + 1} dev eth0" for network in self._pool.networks]
+        for network in self._pool.networks:
+            gateway = network.network_address + 1
+            lines.append(f"route add {gateway} dev eth0")
+            lines.append(f"route add default via {gateway} dev eth0")
         await self._batch(lines, namespace=name)
 
     async def _batch(self, lines: Sequence[str], namespace: str = "") -> None:
