@@ -149,7 +149,8 @@ class Plane:
     def client(self, user: UserInfo = BOOTSTRAP_USER) -> Client:
         """A client of this process, as a user."""
         return RestClient(
-            InProcessTransport(self.server, user), capabilities=Capabilities(logical_clusters=True, watch_list=True)
+            InProcessTransport(self.server, user),
+            capabilities=Capabilities(logical_clusters=True, watch_list=True, commit=True),
         )
 
     async def __aenter__(self) -> Self:

@@ -49,7 +49,7 @@ class TestServer:
     pki: Pki
 
     def client(self, user: UserInfo = ADMIN, cluster: str | None = "root") -> Client:
-        capabilities = Capabilities(logical_clusters=True, watch_list=True)
+        capabilities = Capabilities(logical_clusters=True, watch_list=True, commit=True)
         return RestClient(InProcessTransport(self.server, user), capabilities=capabilities, cluster=cluster)
 
     async def respond(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -35,11 +36,19 @@ def run_plane(given: Mapping[str, Any], config: Path | None) -> None:
         raise CommandError("; ".join(str(one) for one in errors.exceptions)) from None
 
 
+def _calm_garbage_collector() -> None:
+    """Look for cycles seldom: a plane keeps a million small objects that are in none, and looking at them all stalls it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1000)
+
+
 async def _serve(settings: Settings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, stop.set)
+    _calm_garbage_collector()
     async with Plane(settings) as plane:
         with contextlib.suppress(BrokenPipeError):
             sys.stdout.write(f"ready {plane.url} kubeconfig={plane.kubeconfig}\n")
