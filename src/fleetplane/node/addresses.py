@@ -40,11 +40,12 @@ class _Line:
             if address not in self._taken:
                 self._taken.add(address)
                 return address
-        if not self._free:
-            raise AddressesExhausted("no pod address is left on this node; remove pods or give it a larger pod network")
-        address = self._free.popleft()
-        self._taken.add(address)
-        return address
+        while self._free:
+            address = self._free.popleft()
+            if address not in self._taken:  # it may have been reserved while it rested
+                self._taken.add(address)
+                return address
+        raise AddressesExhausted("no pod address is left on this node; remove pods or give it a larger pod network")
 
     def reserve(self, address: str) -> None:
         self._taken.add(address)

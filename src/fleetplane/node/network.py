@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fleetplane.node.addresses import AddressesExhausted, AddressPool, Network
+from fleetplane.node.host_ports import HostPorts
 from fleetplane.node.processes import CommandFailure, run_command
-from fleetplane.node.runtime import RuntimeFailure
+from fleetplane.node.runtime import PortMapping, RuntimeFailure
 
 NAMESPACES = Path("/run/netns")
 SUBNET_PREFIX = {4: 24, 6: 80}
@@ -57,7 +58,8 @@ class PodNetwork(Protocol):
     async def start(self) -> None:
         """Have what all pods share. Raises RuntimeFailure."""
 
-    async def attach(self, key: str) -> Attachment: ...
+    async def attach(self, key: str, ports: Sequence[PortMapping] = ()) -> Attachment:
+        """``ports`` are ports of the host that lead to this pod. Raises RuntimeFailure."""
 
     async def detach(self, key: str) -> None: ...
 
@@ -78,7 +80,7 @@ class HostNetwork:
     async def start(self) -> None:
         return
 
-    async def attach(self, key: str) -> Attachment:
+    async def attach(self, key: str, ports: Sequence[PortMapping] = ()) -> Attachment:
         return Attachment()
 
     async def detach(self, key: str) -> None:
@@ -142,6 +144,7 @@ class BridgeNetwork:
         self._table = f"fleetplane_{instance[:10]}"
         self._ip = shutil.which("ip", path=PATH) or "ip"
         self._nft = shutil.which("nft", path=PATH) or "nft"
+        self._ports = HostPorts(f"fleetplane_ports_{instance[:10]}", self._nft)
         self._pool = AddressPool([])
         self._attached: dict[str, Attachment] = {}
 
@@ -161,6 +164,7 @@ class BridgeNetwork:
                 await self._make_bridge(networks)
             self._pool = AddressPool(networks)
             await self._masquerade()
+            await self._ports.start(self._bridge)
             await self._find_attached()
         except (CommandFailure, ValueError, OSError) as error:
             raise RuntimeFailure(f"the pod network cannot be set up: {error}") from error
@@ -260,7 +264,7 @@ class BridgeNetwork:
         parsed = [ipaddress.ip_address(address) for address in addresses]
         return tuple(str(one) for network in self._pool.networks for one in parsed if one in network)
 
-    async def attach(self, key: str) -> Attachment:
+    async def attach(self, key: str, ports: Sequence[PortMapping] = ()) -> Attachment:
         if (known := self._attached.get(key)) is not None:
             return known
         name = self._prefix + key
@@ -271,6 +275,8 @@ class BridgeNetwork:
         try:
             await run_command([self._ip, "netns", "add", name])
             await self._wire(name, key, addresses)
+            if ports:
+                await self._ports.open(addresses, ports)
         except CommandFailure as error:
             self._pool.give_back(key)
             await self._drop_namespace(name)
@@ -306,7 +312,9 @@ class BridgeNetwork:
         await run_command([self._ip, *where, "-batch", "-"], stdin="\n".join([*lines, ""]).encode())
 
     async def detach(self, key: str) -> None:
-        if self._attached.pop(key, None) is not None:
+        attachment = self._attached.pop(key, None)
+        if attachment is not None:
+            await self._ports.close(attachment.addresses)
             await self._drop_namespace(self._prefix + key)
             self._pool.give_back(key)
 
@@ -333,7 +341,11 @@ class BridgeNetwork:
         for name in _names_in(NAMESPACES):
             if name.startswith(self._prefix):
                 await self._drop_namespace(name)
-        for words in ([self._ip, "link", "delete", self._bridge], [self._nft, "delete", "table", "inet", self._table]):
+        for words in (
+            [self._ip, "link", "delete", self._bridge],
+            [self._nft, "delete", "table", "inet", self._table],
+            [self._nft, "delete", "table", "inet", self._ports.table],
+        ):
             try:
                 await run_command(words)
             except CommandFailure as error:

@@ -129,7 +129,7 @@ class PodmanRuntime:
         addresses: tuple[str, ...] = ()
         attachment = None
         if spec.network == "pod":
-            attachment = await self._network.attach(key)
+            attachment = await self._network.attach(key, spec.ports)
             addresses = attachment.addresses
         if needs_pod(spec) and key not in self._pods:
             body = pod_spec(spec, network=_network_mode(spec, attachment), instance=self._instance)
