@@ -69,7 +69,13 @@ def discovery(*, core: bool) -> bytes:
         if bool(one.group) is not core:
             verbs = ["list", "watch", "delete", "deletecollection", "get"]
             scope = "Namespaced" if one.namespaced else "Cluster"
-            resource = {"resource": one.plural, "responseKind": {"kind": one.kind}, "scope": scope, "verbs": verbs}
+            resource = {
+                "resource": one.plural,
+                "singularResource": one.singular,
+                "responseKind": {"kind": one.kind},
+                "scope": scope,
+                "verbs": verbs,
+            }
             groups.setdefault(one.group, []).append(resource)
     items = [
         {"metadata": {"name": name}, "versions": [{"version": "v1", "resources": found}]}

@@ -21,6 +21,7 @@ from fleetplane.model.builtin.types import (
     PERSISTENT_VOLUME_CLAIMS,
     PODS,
     REPLICA_SETS,
+    RESOURCE_QUOTAS,
     SERVICE_ACCOUNTS,
     SERVICES,
     STATEFUL_SETS,
@@ -34,6 +35,8 @@ from fleetplane.workloads.namespaces.defaults import ACCOUNT_FIELDS, ROOT_CA_FIE
 from fleetplane.workloads.namespaces.reconcile import Namespaces
 from fleetplane.workloads.nodes.lifecycle import LEASE_NAMESPACE, NodeLifecycle
 from fleetplane.workloads.nodes.taints import TaintEviction
+from fleetplane.workloads.quota.reconcile import NAME as QUOTAS_NAME
+from fleetplane.workloads.quota.reconcile import Quotas
 from fleetplane.workloads.replicaset.reconcile import REPLICA_SET, Replicas
 from fleetplane.workloads.scheduler.plugins import Plugins
 from fleetplane.workloads.scheduler.reconcile import Scheduler
@@ -87,10 +90,17 @@ def controllers(
     node_pods = NodePods(pods)
     shared = [manager.informer(one) for one in _SHARED]
     definitions = manager.informer(CUSTOM_RESOURCE_DEFINITIONS)
+    quotas = Quotas(actor, manager.informer(RESOURCE_QUOTAS), pods, services, claims)
+
+    def wake_quotas(cluster: str, namespace: str) -> None:
+        for request in quotas.in_namespace(cluster, namespace):
+            manager.runner(QUOTAS_NAME).enqueue(request)
+
     made = [
         Namespaces(actor, namespaces).controller(),
         Accounts(actor, namespaces, accounts).controller(),
-        GarbageCollection(manager, actor, shared, definitions).controller(),
+        GarbageCollection(manager, actor, shared, definitions, wake_quotas).controller(),
+        quotas.controller(),
         Replicas(REPLICA_SET, actor, replica_sets, pods).controller("replicaset"),
         Deployments(actor, manager.informer(DEPLOYMENTS), replica_sets, pods).controller(),
         StatefulSets(actor, stateful_sets, pods, claims, history).controller(),
@@ -98,7 +108,7 @@ def controllers(
         Jobs(actor, jobs, pods).controller(),
         OrphanPods(actor, jobs, manager.informer(PODS)).controller(),
         ServiceEndpoints(actor, services, pods, nodes, slices, endpoints).controller(),
-        NodeLifecycle(actor, manager.informer(NODES), leases, node_pods).controller(),
+        NodeLifecycle(actor, nodes, leases, node_pods).controller(),
         TaintEviction(actor, manager.informer(NODES), node_pods, pods).controller(),
         scheduler.controller(),
     ]

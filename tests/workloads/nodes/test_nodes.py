@@ -134,3 +134,15 @@ def test_a_new_node_is_opened_when_it_is_ready():
         await stage.until(lambda: keys(stage, "late") == set(), seconds=5)
 
     play(story)
+
+
+def test_when_every_node_is_silent_nobody_is_evicted():
+    async def story(stage: Stage) -> None:
+        await stage.create(PODS, pod("any", "node-0"))
+        await asyncio.sleep(60)
+        stage.silent |= {"node-0", "node-1", "node-2"}
+        await asyncio.sleep(900)
+        assert [one["metadata"]["name"] for one in stage.pods()] == ["any"]
+        assert keys(stage, "node-0") == {(health.UNREACHABLE, "NoSchedule")}
+
+    play(story)

@@ -22,7 +22,7 @@ from fleetplane.workloads.garbage.graph import Meta, Uid, decode_meta
 log = logging.getLogger(__name__)
 
 Seen = Callable[[ResourceType, str, Meta], None]
-Gone = Callable[[Uid], None]
+Gone = Callable[[ResourceType, str, Meta], None]
 Listed = Callable[[ResourceType, set[Uid]], None]
 
 _PAGE: Final = 500
@@ -105,7 +105,7 @@ class Follower:
                 meta = decode_meta(event.object).metadata
                 self._version = meta.resource_version or self._version
                 if event.type == "DELETED":
-                    self._gone((cluster_of(meta), meta.uid))
+                    self._gone(self.resource, cluster_of(meta), meta)
                 elif event.type != "BOOKMARK":
                     self._seen(self.resource, cluster_of(meta), meta)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -51,9 +51,20 @@ class _Followed:
 
 
 class GarbageCollection:
-    """``shared`` are informers that exist anyway: what they see need not be watched twice."""
+    """``shared`` are informers that exist anyway: what they see need not be watched twice.
 
-    def __init__(self, manager: Manager, actor: Actor, shared: Iterable[Informer], definitions: Informer) -> None:
+    ``on_change`` is told (cluster, namespace) when an object of any other resource comes or goes.
+    """
+
+    def __init__(
+        self,
+        manager: Manager,
+        actor: Actor,
+        shared: Iterable[Informer],
+        definitions: Informer,
+        on_change: Callable[[str, str], None] = lambda _cluster, _namespace: None,
+    ) -> None:
+        self._on_change = on_change
         self._manager = manager
         self._actor = actor
         self._definitions = definitions
@@ -131,7 +142,7 @@ class GarbageCollection:
                     resource,
                     self._actor.environment,
                     seen=self._see,
-                    gone=self._gone,
+                    gone=self._lose,
                     listed=self._listed,
                 )
                 task = group.create_task(follower.run(), name=f"garbage follower {resource.qualified}")
@@ -160,7 +171,14 @@ class GarbageCollection:
             self._enqueue(self.graph.observe(change.new.key.cluster, resource, meta))
 
     def _see(self, resource: ResourceType, cluster: str, meta: Meta) -> None:
+        if meta.namespace:
+            self._on_change(cluster, meta.namespace)
         self._enqueue(self.graph.observe(cluster, resource, meta))
+
+    def _lose(self, _: ResourceType, cluster: str, meta: Meta) -> None:
+        if meta.namespace:
+            self._on_change(cluster, meta.namespace)
+        self._gone((cluster, meta.uid))
 
     def _gone(self, key: Uid) -> None:
         self._enqueue(self.graph.remove(key))

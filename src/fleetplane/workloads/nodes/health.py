@@ -67,11 +67,17 @@ def readiness(node: Mapping[str, Any]) -> str:
     return str(found.get("status") or "Unknown") if found is not None else "Unknown"
 
 
-def taints(node: Mapping[str, Any], now: datetime) -> list[Object]:
-    """All taints the node should have: those of others as they are, ours as the conditions say."""
+def taints(node: Mapping[str, Any], now: datetime, *, evict: bool = True) -> list[Object]:
+    """All taints the node should have: those of others as they are, ours as the conditions say.
+
+    Without ``evict`` none of ours drives pods away. So it should be while not a single node of the cluster is ready:
+    then more likely we are cut off than they, and pods that were moved would have nowhere to go.
+    """
     spec = node.get("spec") or {}
     current: Sequence[Object] = spec.get("taints") or ()
     wanted = _wanted(node, bool(spec.get("unschedulable")))
+    if not evict:
+        wanted = [one for one in wanted if one[1] != "NoExecute"]
     kept = [one for one in current if one.get("key") not in OURS or (one["key"], one.get("effect")) in wanted]
     present = {(one.get("key"), one.get("effect")) for one in kept}
     for key, effect in wanted:

@@ -22,6 +22,7 @@ from fleetplane.model.objects import Object, condition, name, resource_version
 from fleetplane.workloads.nodes import health
 from fleetplane.workloads.shared.actor import Actor
 from fleetplane.workloads.shared.conditions import without
+from fleetplane.workloads.shared.nodecache import NodeCache
 from fleetplane.workloads.shared.nodepods import NodePods
 from fleetplane.workloads.shared.templates import same_meaning
 
@@ -29,15 +30,16 @@ LEASE_NAMESPACE: Final = "kube-node-lease"
 
 
 class NodeLifecycle:
-    def __init__(self, actor: Actor, nodes: Informer, leases: Informer, pods: NodePods) -> None:
+    def __init__(self, actor: Actor, nodes: NodeCache, leases: Informer, pods: NodePods) -> None:
         self._actor = actor
-        self._nodes = nodes
+        self._cache = nodes
+        self._nodes = nodes.informer
         self._pods = pods
         self._alive: dict[tuple[str, str], float] = {}
         self._heartbeats: dict[tuple[str, str], str] = {}
         self._known: dict[tuple[str, str], str] = {}
         leases.add_handler(self._see_lease)
-        nodes.add_handler(self._see_node)
+        self._nodes.add_handler(self._see_node)
 
     def controller(self) -> Controller:
         # Conditions are status, and here they are what matters.
@@ -92,7 +94,8 @@ class NodeLifecycle:
         return await self._actor.client(cluster).patch(NODES, name(node), patch, subresource="status")
 
     async def _keep_taints(self, cluster: str, node: Object) -> Object:
-        wanted = health.taints(node, self._actor.environment.now())
+        somebody_is_ready = any(one["ready"] for one in self._cache.of(cluster).values())
+        wanted = health.taints(node, self._actor.environment.now(), evict=somebody_is_ready)
         if wanted == ((node.get("spec") or {}).get("taints") or []):
             return node
         patch = {"metadata": {"resourceVersion": resource_version(node)}, "spec": {"taints": wanted or None}}
