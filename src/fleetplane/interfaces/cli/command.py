@@ -37,11 +37,19 @@ class Connection:
 
 
 class Command(click.Command):
-    """A command whose help ends with examples."""
+    """A command whose help ends with examples. ``defaults_of`` names its table in the file of defaults."""
 
-    def __init__(self, *args: Any, examples: Sequence[str] = (), **more: Any) -> None:
+    def __init__(self, *args: Any, examples: Sequence[str] = (), defaults_of: str = "", **more: Any) -> None:
         super().__init__(*args, **more)
         self.examples = tuple(examples)
+        self.defaults_of = defaults_of
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        if self.defaults_of:
+            extra.setdefault("default_map", defaults(self.defaults_of))
+        return super().make_context(info_name, args, parent, **extra)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)
@@ -131,11 +139,8 @@ def _command(
         help=function.__doc__,
         examples=examples,
         hidden=hidden,
-        no_args_is_help=False,
-        context_settings={
-            "auto_envvar_prefix": f"FLEETPLANE_{named.upper().replace('-', '_')}",
-            "default_map": defaults(named),
-        },
+        defaults_of=named,
+        context_settings={"auto_envvar_prefix": f"FLEETPLANE_{named.upper().replace('-', '_')}"},
     )
 
 
