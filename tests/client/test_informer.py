@@ -46,7 +46,7 @@ async def running(informer: Informer) -> AsyncIterator[Informer]:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - the condition is anything
+        while not condition():
             await asyncio.sleep(0.001)
 
 

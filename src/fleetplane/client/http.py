@@ -1,7 +1,8 @@
-"""The network transport: HTTP/1.1 over TLS or a Unix socket, by aiohttp.
+"""The network transport: who we are, where the server is, and bytes to and fro.
 
-It moves bytes and proves who we are; what they mean is the REST client's business. Each watch has a connection of its
-own. Inline client certificates reach OpenSSL through an anonymous in-memory file, never through the disk.
+What the bytes mean is the REST client's business. Requests go over our own small HTTP/1.1 (``http1``), or through aiohttp
+where a proxy stands in the way (``proxied``). Inline client certificates reach OpenSSL through an anonymous in-memory
+file, never through the disk.
 
 A request is sent again on its own only after 401 with a credential that can be renewed: it was refused, so nothing was
 done. Redirects are not followed: they would carry the credential elsewhere.
@@ -10,18 +11,16 @@ done. Redirects are not followed: they would carry the credential elsewhere.
 from __future__ import annotations
 
 import os
-import socket
 import ssl
 import urllib.request
+import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
-import aiohttp
-from yarl import URL
-
 from fleetplane.client.credentials import Credential, Credentials
+from fleetplane.client.http1 import MAX_BODY_BYTES, Answer, Pool, Target
 from fleetplane.client.kubeconfig import Access, ConfigError
 from fleetplane.client.protocol import Pairs, Unreachable
 from fleetplane.client.rest import RestClient, connect
@@ -31,8 +30,19 @@ REQUEST_TIMEOUT_SECONDS: Final = 65.0
 """A little more than the minute after which a server gives up on a request itself."""
 
 CONNECT_TIMEOUT_SECONDS: Final = 15.0
-MAX_BODY_BYTES: Final = 1024 * 1024 * 1024
 _PATH_SAFE: Final = "/:@!$&'()*+,;=~-._"
+
+
+class Engine(Protocol):
+    """What sends a request: ``Pool``, or the library behind a proxy. Raises OSError and TimeoutError."""
+
+    async def request(self, method: str, target: str, headers: Pairs, body: bytes, timeout: float) -> Answer: ...
+
+    def stream(
+        self, method: str, target: str, headers: Pairs, body: bytes, timeout: float
+    ) -> AbstractAsyncContextManager[tuple[int, AsyncIterator[bytes]]]: ...
+
+    async def close(self) -> None: ...
 
 
 class HttpTransport:
@@ -40,99 +50,112 @@ class HttpTransport:
 
     def __init__(self, access: Access, environment: Environment | None = None) -> None:
         self._access = access
-        self._base, self._socket_path = _base(access.server)
+        self._address = urlsplit("http://localhost" if access.server.startswith("unix://") else access.server)
+        self._proxy = _proxy(access)
         self._credentials = Credentials(access, environment or SystemEnvironment())
-        self._session: aiohttp.ClientSession | None = None
-        self._tls: tuple[Credential, ssl.SSLContext] | None = None
-        self._fixed = _fixed_options(access, self._base)
+        self._engine: tuple[Credential, Engine] | None = None
+        self._retired: list[Engine] = []
+        self._compresses = access.compress and not _is_local(access)
 
     async def request(
         self, method: str, path: str, query: Pairs, headers: Pairs, body: bytes
     ) -> tuple[int, Mapping[str, str], bytes]:
-        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS, sock_connect=CONNECT_TIMEOUT_SECONDS)
         renewed = False
         while True:
             credential = await self._credentials.current()
-            options = self._options(credential, headers, timeout)
+            sent = self._headers(headers, credential)
+            if self._compresses:
+                sent.append(("accept-encoding", "gzip"))
+            engine = await self._connected(credential)
             try:
-                async with self._open().request(method, self._url(path, query), data=body or None, **options) as response:
-                    data = await response.read()
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                answer = await engine.request(method, self._target(path, query), sent, body, REQUEST_TIMEOUT_SECONDS)
+            except (OSError, TimeoutError) as error:
                 raise self._unreachable(error) from error
-            if response.status == 401 and self._credentials.can_renew and not renewed:
+            if answer.status == 401 and self._credentials.can_renew and not renewed:
                 self._credentials.renew(credential)
                 renewed = True
                 continue
-            return response.status, {name.lower(): value for name, value in response.headers.items()}, data
+            if answer.headers.get("content-encoding") == "gzip":
+                return answer.status, answer.headers, _unzipped(answer.body)
+            return answer
 
     @asynccontextmanager
     async def stream(
         self, method: str, path: str, query: Pairs, headers: Pairs, body: bytes
     ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS)
         credential = await self._credentials.current()
-        options = self._options(credential, headers, timeout)
+        engine = await self._connected(credential)
+        sent = self._headers(headers, credential)
+        stream = engine.stream(method, self._target(path, query), sent, body, REQUEST_TIMEOUT_SECONDS)
         try:
-            response = await self._open().request(method, self._url(path, query), data=body or None, **options)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            status, chunks = await stream.__aenter__()
+        except (OSError, TimeoutError) as error:
             raise self._unreachable(error) from error
         try:
-            if response.status == 401:
+            if status == 401:
                 self._credentials.renew(credential)
-            yield response.status, self._chunks(response)
+            yield status, self._chunks(chunks)
         finally:
-            response.close()  # not release(): an unfinished watch must not go back to the pool
+            await stream.__aexit__(None, None, None)
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._engine is not None:
+            self._retired.append(self._engine[1])
+            self._engine = None
+        while self._retired:
+            await self._retired.pop().close()
 
-    async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    async def _chunks(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         try:
-            async for chunk in response.content.iter_any():
+            async for chunk in chunks:
                 yield chunk
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (OSError, TimeoutError) as error:
             raise self._unreachable(error) from error
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            connector: aiohttp.BaseConnector
-            if self._socket_path:
-                connector = aiohttp.UnixConnector(path=self._socket_path, limit=0)
-            else:
-                connector = aiohttp.TCPConnector(limit=0, socket_factory=_alive_socket, ttl_dns_cache=30)
-            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-        return self._session
+    async def _connected(self, credential: Credential) -> Engine:
+        """One engine per client certificate: a renewed one makes new connections."""
+        if self._engine is not None and self._engine[0][1:] == credential[1:]:
+            return self._engine[1]
+        if self._engine is not None:
+            self._retired.append(self._engine[1])  # what is under way on it may finish
+        if len(self._retired) > 1:
+            await self._retired.pop(0).close()
+        tls = None
+        if self._address.scheme == "https":
+            tls = tls_context(self._access, credential.certificate, credential.key)
+        engine = self._proxied(tls) if self._proxy else Pool(self._direct(tls), CONNECT_TIMEOUT_SECONDS)
+        self._engine = (credential, engine)
+        return engine
 
-    def _options(self, credential: Credential, headers: Pairs, timeout: aiohttp.ClientTimeout) -> dict[str, Any]:
-        sent = list(headers)
+    def _direct(self, tls: ssl.SSLContext | None) -> Target:
+        if self._access.server.startswith("unix://"):
+            return Target("localhost", 0, self._access.server[len("unix://") :])
+        port = self._address.port or (443 if tls is not None else 80)
+        return Target(self._address.hostname or "", port, "", tls, self._access.tls_server_name)
+
+    def _proxied(self, tls: ssl.SSLContext | None) -> Engine:
+        # Most connections need no proxy, and the library takes a while to import.
+        from fleetplane.client.proxied import Proxied  # noqa: PLC0415
+
+        base = f"{self._address.scheme}://{self._address.netloc}"
+        return Proxied(base, self._proxy, tls, self._access.tls_server_name, CONNECT_TIMEOUT_SECONDS)
+
+    def _headers(self, headers: Pairs, credential: Credential) -> list[tuple[str, str]]:
         if credential.authorization:
-            sent.append(("authorization", credential.authorization))
-        if not self._access.compress or _is_loopback(self._base):
-            sent.append(("accept-encoding", "identity"))
-        options = {**self._fixed, "headers": sent, "timeout": timeout}
-        if self._base.startswith("https://"):
-            options["ssl"] = self._tls_context(credential)
-        return options
+            return [*headers, ("authorization", credential.authorization)]
+        return list(headers)
 
-    def _tls_context(self, credential: Credential) -> ssl.SSLContext:
-        """One context per client certificate; a renewed certificate makes new connections."""
-        if self._tls is None or self._tls[0][1:] != credential[1:]:
-            self._tls = (credential, tls_context(self._access, credential.certificate, credential.key))
-        return self._tls[1]
-
-    def _url(self, path: str, query: Pairs) -> URL:
-        quoted = quote(path, safe=_PATH_SAFE)
-        return URL(f"{self._base}{quoted}?{urlencode(query)}" if query else self._base + quoted, encoded=True)
+    def _target(self, path: str, query: Pairs) -> str:
+        quoted = self._address.path + quote(path, safe=_PATH_SAFE)
+        return f"{quoted}?{urlencode(query)}" if query else quoted
 
     def _unreachable(self, error: Exception) -> Unreachable:
-        if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            why = f"its certificate is not trusted ({error.certificate_error})"
+        if isinstance(error, ssl.SSLCertVerificationError):
+            why = f"its certificate is not trusted ({error.verify_message})"
         elif isinstance(error, TimeoutError):
             why = "it did not answer in time"
-        elif isinstance(error, aiohttp.ClientConnectorError):
-            why = os.strerror(error.os_error.errno) if error.os_error.errno else str(error.os_error)
+        elif isinstance(error, OSError) and error.errno and error.errno > 0:
+            why = os.strerror(error.errno)
         else:
             why = str(error) or type(error).__name__
         return Unreachable(f"cannot reach {self._access.server}: {why}")
@@ -171,45 +194,29 @@ def _load_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes) -
         os.close(descriptor)
 
 
-def _base(server: str) -> tuple[str, str]:
-    """(address to request, socket path)"""
-    if server.startswith("unix://"):
-        return "http://localhost", server[len("unix://") :]
-    return server, ""
+def _proxy(access: Access) -> str:
+    """The proxy to use: the kubeconfig's, else HTTPS_PROXY, HTTP_PROXY and NO_PROXY, as every client honours them."""
+    address = urlsplit(access.server)
+    found = access.proxy_url
+    if not found and not _is_local(access) and not urllib.request.proxy_bypass(address.hostname or ""):
+        found = urllib.request.getproxies().get(address.scheme, "")
+    if found and not found.startswith(("http://", "https://")):
+        scheme = found.partition(":")[0]
+        raise ConfigError(f"{scheme} proxies are not supported; use an http:// or https:// proxy")
+    return found
 
 
-def _fixed_options(access: Access, base: str) -> dict[str, Any]:
-    options: dict[str, Any] = {"allow_redirects": False, "skip_auto_headers": ("User-Agent",)}
-    if access.tls_server_name:
-        options["server_hostname"] = access.tls_server_name
-    if proxy := access.proxy_url or _proxy_of_environment(base):
-        if not proxy.startswith(("http://", "https://")):
-            scheme = proxy.partition(":")[0]
-            raise ConfigError(f"{scheme} proxies are not supported; use an http:// or https:// proxy")
-        options["proxy"] = proxy
-    return options
+def _is_local(access: Access) -> bool:
+    return access.server.startswith("unix://") or urlsplit(access.server).hostname in {"localhost", "127.0.0.1", "::1"}
 
 
-def _proxy_of_environment(base: str) -> str:
-    """HTTPS_PROXY, HTTP_PROXY and NO_PROXY, as every client honours them."""
-    address = urlsplit(base)
-    if _is_loopback(base) or urllib.request.proxy_bypass(address.hostname or ""):
-        return ""
-    return urllib.request.getproxies().get(address.scheme, "")
-
-
-def _is_loopback(base: str) -> bool:
-    return urlsplit(base).hostname in {"localhost", "127.0.0.1", "::1"}
-
-
-def _alive_socket(address: tuple[Any, ...]) -> socket.socket:
-    """A socket whose keep-alive finds a dead peer in about a minute, so that no watch hangs for ever."""
-    family, kind, protocol, *_ = address
-    made = socket.socket(family, kind, protocol)
-    made.setblocking(False)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, option):
-            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-    return made
+def _unzipped(body: bytes) -> bytes:
+    """Bounded: a small answer must not become a huge one."""
+    unpacking = zlib.decompressobj(wbits=31)
+    try:
+        data = unpacking.decompress(body, MAX_BODY_BYTES)
+    except zlib.error as error:
+        raise Unreachable(f"the server's answer cannot be unpacked: {error}") from None
+    if unpacking.unconsumed_tail:
+        raise Unreachable(f"the server's answer is larger than {MAX_BODY_BYTES} bytes")
+    return data
