@@ -107,8 +107,13 @@ class Writes:
         record, obj = await self.create_object(call, obj, strict)
         return await self._respond(call, record, obj, status=201)
 
-    async def create_object(self, call: Call, obj: Object, strict: list[str]) -> tuple[Record | None, Object]:
-        """Create what the call's target and this object describe; (None, object) for a dry run."""
+    async def create_object(
+        self, call: Call, obj: Object, strict: list[str], managed: list[Object] | None = None
+    ) -> tuple[Record | None, Object]:
+        """Create what the call's target and this object describe; (None, object) for a dry run.
+
+        ``managed`` are the managedFields where an apply has already found them.
+        """
         self.place(call, obj)
         metadata = obj["metadata"]
         if metadata.get("resourceVersion"):
@@ -121,7 +126,7 @@ class Writes:
                 prefix = str(generate)[:_MAX_GENERATED_PREFIX]
                 candidate["metadata"]["name"] = prefix + name_suffix(self._environment)
             try:
-                return await self._create(call, candidate)
+                return await self._create(call, candidate, managed)
             except PreconditionFailed:
                 if generate and attempt + 1 < _ATTEMPTS:
                     continue
@@ -134,8 +139,8 @@ class Writes:
                     raise claim_taken(call.served.type, str(metadata.get("name")), error) from None
         raise errors.internal("could not find a free name or address; try again")
 
-    async def _create(self, call: Call, obj: Object) -> tuple[Record | None, Object]:
-        plan = await self.plan_create(call, obj)
+    async def _create(self, call: Call, obj: Object, managed: list[Object] | None) -> tuple[Record | None, Object]:
+        plan = await self.plan_create(call, obj, managed)
         if call.dry_run:
             if await self._storage.store.get(plan.change.key) is not None:
                 raise PreconditionFailed(plan.change.key, None)
@@ -143,7 +148,7 @@ class Writes:
         async with plan.claims:
             return await self.commit_change(call.served, plan.change), plan.obj
 
-    async def plan_create(self, call: Call, obj: Object) -> Plan:
+    async def plan_create(self, call: Call, obj: Object, managed: list[Object] | None = None) -> Plan:
         """A new object, defaulted, admitted and checked; nothing is committed yet."""
         served = call.served
         metadata = obj["metadata"]
@@ -152,7 +157,6 @@ class Writes:
             metadata.pop(owned, None)
         metadata["uid"] = self._environment.uuid()
         metadata["creationTimestamp"] = now
-        applied_managed = obj.pop("__managed__", None)
         behaviour = served.behaviour
         if behaviour.status_subresource and "status" in served.subresources and not behaviour.status_on_create:
             obj.pop("status", None)
@@ -162,8 +166,8 @@ class Writes:
         behaviour.prepare_create(obj)
         obj = await self._admission.mutate(call, self._admission_request(call, "CREATE", obj, None))
         await self._allocators.prepare(served, call.key_cluster, obj, None)
-        if applied_managed is not None:
-            obj["metadata"]["managedFields"] = applied_managed
+        if managed is not None:
+            obj["metadata"]["managedFields"] = managed
         else:
             obj = self._tracked(call, None, obj, now)
         validation.check(call, obj, None)
@@ -299,9 +303,9 @@ class Writes:
                 if error.code != 404 or target.subresource or wanted_uid:
                     raise
             created = merged(None)
-            created["__managed__"] = created["metadata"].get("managedFields") or []
+            managed = created["metadata"].get("managedFields") or []
             try:
-                record_or_none, obj = await self.create_object(call, created, [])
+                record_or_none, obj = await self.create_object(call, created, [], managed)
                 return await self._respond(call, record_or_none, obj, status=201)
             except errors.ApiError as error:
                 if error.reason != "AlreadyExists":
