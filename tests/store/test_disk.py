@@ -13,7 +13,7 @@ import pytest
 from fleetplane.store import disk as disk_module
 from fleetplane.store.datafile import connect
 from fleetplane.store.disk import Disk
-from fleetplane.store.protocol import Key, Put
+from fleetplane.store.protocol import Key, Put, Selection, StoreUnavailable
 from fleetplane.store.sqlite import SqliteStore
 
 
@@ -77,6 +77,23 @@ async def test_a_store_works_without_a_helper(tmp_path: Path, monkeypatch: pytes
     store = await SqliteStore.open(tmp_path / "store.db")
     record = await store.get(key)
     assert record is not None and record.value == b"9"
+    await store.close()
+
+
+async def test_without_helper_and_thread_writing_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(disk_module, "_start", refuse)
+    monkeypatch.setattr(disk_module, "_Thread", refuse)
+    store = await SqliteStore.open(tmp_path / "store.db")
+
+    with pytest.raises(StoreUnavailable, match="Too many open files"):
+        await store.commit([Put(Key("root", "", "pods", "x", "a"), "u", b"v")])
+
+    assert (await store.list(Selection("", "pods"))).records == []
     await store.close()
 
 

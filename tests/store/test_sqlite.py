@@ -273,6 +273,26 @@ class TestHousekeeping:
         assert turns >= 12
         await store.close()
 
+    async def test_positions_in_long_lists_are_exact_while_they_change(self) -> None:
+        store = await SqliteStore.open(":memory:")
+        names = [f"n{n:05}" for n in range(0, 20_000, 2)]
+        await store.commit([put(name) for name in names])
+        first = await store.list(PODS, limit=1_000, count_remaining=True)
+        await store.commit(
+            [put(f"n{n:05}") for n in range(1, 9_999, 2)] + [Delete(put(n).key) for n in names[3_000:5_000]]
+        )
+
+        second = await store.list(PODS, limit=1_000, after=first.next, revision=first.revision, count_remaining=True)
+        now = [record.key.name for record in (await store.list(PODS)).records]
+
+        assert (first.remaining, second.remaining) == (9_000, 8_000)
+        assert await store.count(PODS) == len(now)
+        for offset in (1, 999, 5_000, 7_777, len(now) - 1, len(now)):
+            page = await store.list(PODS, offset=offset, limit=2, count_remaining=True)
+            assert [record.key.name for record in page.records] == now[offset : offset + 2]
+            assert page.remaining == max(0, len(now) - offset - 2)
+        await store.close()
+
     async def test_lists_under_way_survive_compaction(self) -> None:
         store = await SqliteStore.open(":memory:")
         await store.commit([put(f"n{n:04}", b"old") for n in range(2_000)])

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import queue
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -98,7 +100,12 @@ class Disk:
         if self._thread is not None:
             return
         self._hang_up()
-        self._thread = _Thread(self._path, self._loop, self._finished)
+        try:
+            self._thread = _Thread(self._path, self._loop, self._finished)
+        except (OSError, sqlite3.Error) as error:  # no process, no thread: out of descriptors, most likely
+            for command in list(self._waiting):
+                self._finished(command, getattr(error, "errno", None) or errno.EIO)
+            return
         for command in self._waiting:
             self._thread.submit(command)
 
@@ -109,6 +116,8 @@ class Disk:
 
 
 def _start(path: Path, theirs: socket.socket) -> subprocess.Popen[bytes]:
+    if not sys.executable:
+        raise OSError(errno.ENOENT, "this Python does not know its own program")
     number = str(theirs.fileno())
     return subprocess.Popen(  # noqa: S603 - our own interpreter, our own file
         [sys.executable, "-I", "-S", diskhelper.__file__, number, os.fspath(path.absolute())],

@@ -17,13 +17,13 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fleetplane.store.compaction import KeepVersions
 from fleetplane.store.datafile import Beginning, finish, reserve, set_meta
 from fleetplane.store.disk import Checkpoints, Disk
 from fleetplane.store.hub import Hub
-from fleetplane.store.protocol import Change, ClaimTaken, Key, PreconditionFailed, Record, StoreUnavailable
+from fleetplane.store.protocol import Change, ClaimTaken, Event, Key, PreconditionFailed, Record, StoreUnavailable
 from fleetplane.store.sqlite_reads import Reader, Resources
 from fleetplane.store.sqlite_writes import Group, sweep, write
 from fleetplane.store.staging import ClaimKey, Held, stage
@@ -34,28 +34,35 @@ _DISK_FULL = "the disk (or the size limit of the store) is full and nothing was 
 
 
 class GroupCommit:
-    """The write side of a store. ``snapshot`` is the readers' connection; in memory it is the writer's own."""
+    """The write side of a store.
+
+    ``snapshot`` is the connection of the ``reader``; in memory it is the writer's own. ``settled`` is told what has just
+    become visible.
+    """
 
     def __init__(
         self,
         writer: sqlite3.Connection,
         snapshot: sqlite3.Connection,
+        reader: Reader,
         resources: Resources,
         beginning: Beginning,
         hub: Hub,
         keep: KeepVersions,
         disk: Disk | None,
+        settled: Callable[[Sequence[Event]], None],
     ) -> None:
         self.compacted = beginning.compacted
         self.pinned: Counter[int] = Counter()
         """Revisions that lists under way still read; nothing they need is swept."""
-        self.reader = Reader(snapshot, resources)
+        self.reader = reader
         self._writer = writer
         self._snapshot = snapshot
         self._resources = resources
         self._hub = hub
         self._keep = keep
         self._disk = disk
+        self._settled = settled
         self._checkpoints = Checkpoints(disk) if disk else None
         self._loop = asyncio.get_running_loop()
         self._filling: Group | None = None
@@ -206,6 +213,7 @@ class GroupCommit:
         self._hold_snapshot()
         if group.revision:
             self._hub.publish(group.effects.events, group.revision)
+            self._settled(group.effects.events)
         for waiter, records in group.waiters:
             if not waiter.done():
                 waiter.set_result(records)

@@ -35,6 +35,7 @@ from fleetplane.store.protocol import (
     Selection,
     StoreUnavailable,
 )
+from fleetplane.store.queries import rankable
 
 _CHUNK: Final = 500
 _REPLAY_SPAN: Final = 1_000
@@ -156,7 +157,7 @@ class PostgresStore:
     ) -> Page:
         self._open()
         limit = limit or None
-        if offset and (revision is not None or after is not None or not _rankable(selection)):
+        if offset and (revision is not None or after is not None or not rankable(selection)):
             raise ValueError("an offset goes with the newest revision, no key to continue after, and one exact term")
         with _database():
             async with self._pool.acquire() as connection, contextlib.AsyncExitStack() as stack:
@@ -292,10 +293,6 @@ async def _read(
 
 def _snapshot(connection: Any) -> Any:
     return connection.transaction(isolation="repeatable_read", readonly=True)
-
-
-def _rankable(selection: Selection) -> bool:
-    return not selection.matches or (len(selection.matches) == 1 and not selection.matches[0].prefix)
 
 
 async def _no_reset(_connection: Any) -> None:

@@ -103,21 +103,33 @@ class Queries:
         more, added = self._superseded(number, selection, after, past, "count(*)")
         return f"SELECT ({sql}) + ({more})", parameters + added
 
-    def key_at(self, number: Number, selection: Selection, offset: int) -> Query:
-        """The key at a position of the current list of a selection with at most one, exact, match."""
-        driver = selection.matches[0] if selection.matches else None
-        if driver is None:
-            source, conditions, parameters, key = self._keys(number, selection, None, None, None)
-        else:
-            conditions, parameters = term_is("t", number, driver)
-            scope, added = scope_is("t", selection, None)
-            source, key = "terms t", "t"
-            conditions, parameters = conditions + scope, parameters + added
-        where = " AND ".join(conditions)
+    def key_at(self, number: Number, selection: Selection, offset: int, after: Key | None = None) -> Query:
+        """The current key at a position after another, of a selection with at most one, exact, match."""
+        source, where, parameters, key = self._members(number, selection, after, None)
         sql = (
             f"SELECT {_FULL_KEY.format(key)} FROM {source} WHERE {where} ORDER BY {_order(selection)} LIMIT 1 OFFSET ?"  # noqa: S608
         )
         return sql, [*parameters, offset]
+
+    def count_between(
+        self, number: Number, selection: Selection, after: Key | None, upto: Key | None, enough: int
+    ) -> Query:
+        """How many current keys lie after one and up to another, counted no further than ``enough``, for the same."""
+        source, where, parameters, _key = self._members(number, selection, after, upto)
+        return f"SELECT count(*) FROM (SELECT 1 FROM {source} WHERE {where} LIMIT ?) n", [*parameters, enough]  # noqa: S608
+
+    def _members(
+        self, number: Number, selection: Selection, after: Key | None, upto: Key | None
+    ) -> tuple[str, str, list[Any], str]:
+        """Source, condition, parameters and alias for the current keys of a selection that one index knows."""
+        if selection.matches:
+            source, key = "terms t", "t"
+            conditions, parameters = term_is(key, number, selection.matches[0])
+        else:
+            source, key = "objects o", "o"
+            conditions, parameters = ["o.resource = ?"], [number]
+        scope, added = scope_is(key, selection, after, upto)
+        return source, " AND ".join(conditions + scope), parameters + added, key
 
     def estimate(self, number: Number, match: TermMatch, enough: int) -> Query:
         """How many objects have a term, counted no further than ``enough``."""
@@ -212,8 +224,10 @@ def term_is(alias: str, number: Number, match: TermMatch) -> tuple[list[str], li
     return conditions, parameters
 
 
-def scope_is(alias: str, selection: Selection, after: Key | None) -> tuple[list[str], list[Any]]:
-    """The conditions on a key, written so that the primary key serves the start of the range."""
+def scope_is(
+    alias: str, selection: Selection, after: Key | None, upto: Key | None = None
+) -> tuple[list[str], list[Any]]:
+    """The conditions on a key, written so that the primary key serves both ends of the range."""
     conditions: list[str] = []
     parameters: list[Any] = []
     for column, wanted in (
@@ -224,19 +238,25 @@ def scope_is(alias: str, selection: Selection, after: Key | None) -> tuple[list[
         if wanted is not None:
             conditions.append(f"{alias}.{column} = ?")
             parameters.append(wanted)
-    if after is None:
-        return conditions, parameters
-    if selection.cluster is None:
-        conditions.append(f"({alias}.cluster, {alias}.namespace, {alias}.name) > (?, ?, ?)")
-        parameters += (after.cluster, after.namespace, after.name)
-    elif selection.cluster == after.cluster:
-        if selection.namespace is None:
-            conditions.append(f"({alias}.namespace, {alias}.name) > (?, ?)")
-            parameters += (after.namespace, after.name)
-        elif selection.namespace == after.namespace:
-            conditions.append(f"{alias}.name > ?")
-            parameters.append(after.name)
+    for end, comparison in ((after, ">"), (upto, "<=")):
+        if end is None:
+            continue
+        if selection.cluster is None:
+            conditions.append(f"({alias}.cluster, {alias}.namespace, {alias}.name) {comparison} (?, ?, ?)")
+            parameters += (end.cluster, end.namespace, end.name)
+        elif selection.cluster == end.cluster:
+            if selection.namespace is None:
+                conditions.append(f"({alias}.namespace, {alias}.name) {comparison} (?, ?)")
+                parameters += (end.namespace, end.name)
+            elif selection.namespace == end.namespace:
+                conditions.append(f"{alias}.name {comparison} ?")
+                parameters.append(end.name)
     return conditions, parameters
+
+
+def rankable(selection: Selection) -> bool:
+    """Whether one index knows the keys of the selection, in order: it has no match, or a single exact one."""
+    return not selection.matches or (len(selection.matches) == 1 and not selection.matches[0].prefix)
 
 
 def beyond(selection: Selection, after: Key | None) -> bool:

@@ -34,7 +34,9 @@ from fleetplane.store.protocol import (
     Selection,
     StoreUnavailable,
 )
-from fleetplane.store.sqlite_reads import Resources
+from fleetplane.store.queries import rankable
+from fleetplane.store.ranks import Ranks
+from fleetplane.store.sqlite_reads import Reader, Resources
 
 MEMORY: Final = ":memory:"
 _CHUNK: Final = 500
@@ -52,6 +54,7 @@ class SqliteStore:
         resources: contextlib.ExitStack,
         hub: Hub,
         writes: GroupCommit,
+        ranks: Ranks,
         clock: CompactionClock,
         environment: Environment,
     ) -> None:
@@ -59,6 +62,7 @@ class SqliteStore:
         self._hub = hub
         self._writes = writes
         self._reader = writes.reader
+        self._ranks = ranks
         self._clock = clock
         self._environment = environment
         self._closed = False
@@ -109,9 +113,11 @@ class SqliteStore:
                 disk = Disk(where)
             resources = Resources(writer.execute("SELECT id, api_group, resource FROM resources").fetchall())
             hub = Hub(beginning.revision, window_events=watch_window, pending_limit=watcher_limit)
-            writes = GroupCommit(writer, snapshot, resources, beginning, hub, keep, disk)
+            reader = Reader(snapshot, resources)
+            ranks = Ranks(reader, hub)
+            writes = GroupCommit(writer, snapshot, reader, resources, beginning, hub, keep, disk, ranks.follow)
             clock = CompactionClock(compaction or CompactionPolicy(), beginning.revision, environment.monotonic())
-            return cls(stack.pop_all(), hub, writes, clock, environment)
+            return cls(stack.pop_all(), hub, writes, ranks, clock, environment)
 
     async def commit(self, changes: Sequence[Change], *, durable: bool = True) -> list[Record]:
         records = await self._writes.commit(changes, durable)
@@ -140,27 +146,33 @@ class SqliteStore:
     ) -> Page:
         self._open()
         limit = limit or None
+        if (offset or count_remaining) and rankable(selection):
+            with _reading():
+                await self._ranks.prepare(selection)
+            self._open()
         at = self._readable(revision)
         if offset:
-            if at != self._hub.revision or after is not None or not _rankable(selection):
+            if at != self._hub.revision or after is not None or not rankable(selection):
                 raise ValueError(
                     "an offset goes with the newest revision, no key to continue after, and one exact term"
                 )
             with _reading():
-                after = self._reader.key_at(selection, offset - 1)
+                after = self._ranks.key_at(selection, offset - 1)
             if after is None:
                 return Page([], at, remaining=0 if count_remaining else None)
         records = await self._records(selection, limit, after, at)
-        page = Page(records, at)
+        page = Page(records, at, remaining=0 if count_remaining else None)
         if limit is not None and len(records) > limit:
             del records[limit:]
-            page.next = records[-1].key if records else after
+            page.next = records[-1].key
             if count_remaining:
                 with _reading():
-                    page.remaining = self._reader.count(selection, page.next, self._past(at))
-        elif count_remaining:
-            page.remaining = 0
+                    page.remaining = self._remaining(selection, page.next, at)
         return page
+
+    def _remaining(self, selection: Selection, after: Key, at: int) -> int:
+        ranked = self._ranks.remaining(selection, after, at) if rankable(selection) else None
+        return self._reader.count(selection, after, self._past(at)) if ranked is None else ranked
 
     async def _records(
         self, selection: Selection, limit: int | None, after: Key | None, at: int
@@ -195,7 +207,11 @@ class SqliteStore:
     async def count(self, selection: Selection) -> int:
         self._open()
         with _reading():
-            return self._reader.count(selection)
+            if not rankable(selection):
+                return self._reader.count(selection)
+            await self._ranks.prepare(selection)
+            self._open()
+            return self._ranks.count(selection)
 
     async def watch(self, selection: Selection, after: int | None = None) -> Watcher:
         self._open()
@@ -267,10 +283,6 @@ class SqliteStore:
         end = min(upto, after + _REPLAY_SPAN)
         with _reading():
             return self._reader.events(selection, after, end), end
-
-
-def _rankable(selection: Selection) -> bool:
-    return not selection.matches or (len(selection.matches) == 1 and not selection.matches[0].prefix)
 
 
 @contextlib.contextmanager

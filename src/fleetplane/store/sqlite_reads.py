@@ -141,16 +141,23 @@ class Reader:
         driver = self._driver(number, selection.matches)
         return self._number(_QUERIES.count(number, selection, driver, after, past))
 
-    def key_at(self, selection: Selection, offset: int) -> Key | None:
-        """The current key at a position of the list, ``None`` beyond its end. At most one match, and that exact."""
+    def key_at(self, selection: Selection, offset: int, after: Key | None = None) -> Key | None:
+        """The current key at a position after another, ``None`` beyond the end, of a ``rankable`` selection."""
         number = self._resources.find(selection.group, selection.resource)
         if number is None:
             return None
-        found = self._connection.execute(*_QUERIES.key_at(number, selection, offset)).fetchone()
+        found = self._connection.execute(*_QUERIES.key_at(number, selection, offset, after)).fetchone()
         if found is None:
             return None
         cluster, namespace, name = found
         return Key(cluster, selection.group, selection.resource, namespace, name)
+
+    def count_between(self, selection: Selection, after: Key | None, upto: Key | None, enough: int) -> int:
+        """How many current keys lie after one and up to another, at most ``enough``, of a ``rankable`` selection."""
+        number = self._resources.find(selection.group, selection.resource)
+        if number is None:
+            return 0
+        return self._number(_QUERIES.count_between(number, selection, after, upto, enough))
 
     def events(self, selection: Selection, after: int, upto: int) -> list[Event]:
         """Every change to the selection with ``after < revision <= upto``, oldest first."""
