@@ -9,6 +9,7 @@ from fleetplane.apiserver.admission.builtin import builtin_admission
 from fleetplane.apiserver.admission.chain import AdmissionChain
 from fleetplane.apiserver.admission.definitions import definition_plugins
 from fleetplane.apiserver.admission.namespaces import NamespaceView, namespace_plugins
+from fleetplane.apiserver.admission.webhooks.calling import Webhooks
 from fleetplane.apiserver.allocation import Allocators
 from fleetplane.apiserver.audit import Audit
 from fleetplane.apiserver.authorization.defaults import default_objects
@@ -26,6 +27,7 @@ from fleetplane.apiserver.logical import (
     logical_cluster_plugin,
     served_logical_clusters,
 )
+from fleetplane.apiserver.outgoing import Outgoing, Services
 from fleetplane.apiserver.own_writes import OwnWrites
 from fleetplane.apiserver.pki import Pki
 from fleetplane.apiserver.readers import StoreReader
@@ -78,6 +80,8 @@ def assemble(
     cleanup = DefinitionCleanup(store, registry)
     own = OwnWrites(registry, clusters.name_of)
     builtin = builtin_admission(store, environment, clusters, own)
+    outgoing = Outgoing(Services(reader, environment))
+    webhooks = Webhooks(registry, namespaces, outgoing, security.authorize, environment)
 
     def cluster_id(name: str) -> str:
         return clusters.resolve(name) or name
@@ -92,6 +96,7 @@ def assemble(
             *plugins,
         ],
         reader.in_cluster,
+        [webhooks],
     )
     followers: list[Follower] = []
 
@@ -105,6 +110,7 @@ def assemble(
     follow(LOGICAL_CLUSTERS.group, LOGICAL_CLUSTERS.plural, logical.apply)
     security.follow(follow)
     builtin.follow(follow)
+    webhooks.follow(follow)
 
     async def restrict_token(call: Call, wanted: Object) -> None:
         target = call.target
@@ -155,6 +161,7 @@ def assemble(
         lambda: cleanup.run(server.writes, server.deletes, clusters.name_of),
         lambda: logical.run(server.writes),
         *builtin.background,
+        outgoing.run,
     ]
     return server
 

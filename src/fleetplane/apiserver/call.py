@@ -21,7 +21,7 @@ _MAX_WARNING_LENGTH = 4096
 class Call:
     """``cluster`` is the id of the logical cluster (what storage keys carry), ``None`` for all of them.
 
-    ``warnings`` is filled on the way and sent as RFC 7234 Warning headers.
+    ``warnings`` is filled on the way and sent as RFC 7234 Warning headers; ``annotations`` goes into the audit log.
     """
 
     request: Request
@@ -34,6 +34,7 @@ class Call:
     field_validation: FieldValidation = "Warn"
     representation: Representation = PLAIN
     warnings: list[str] = field(default_factory=list)
+    annotations: dict[str, str] = field(default_factory=dict)
 
     @property
     def key_cluster(self) -> str:
@@ -45,6 +46,10 @@ class Call:
     def warn(self, text: str) -> None:
         if text not in self.warnings and sum(map(len, self.warnings)) + len(text) <= _MAX_WARNING_LENGTH:
             self.warnings.append(text)
+
+    def annotate(self, key: str, value: str) -> None:
+        """Add to the audit event of the request; the first who uses a key keeps it."""
+        self.annotations.setdefault(key, value)
 
 
 def parse_write_options(call: Call, query: Mapping[str, str]) -> None:

@@ -105,8 +105,7 @@ class Deletes:
                 dry_run=call.dry_run,
                 cluster=self._clusters.name_of(call.key_cluster),
             )
-            if self._admission.concerns(request):
-                await self._admission.validate(call, request)
+            await self._admission.validate(call, request)
             stored = decode(record)
             try:
                 return await self._delete(call, record, stored, options)

@@ -160,7 +160,7 @@ class ApiServer:
             if self._parts.audit is not None:
                 trail = self._parts.audit.received(request, attributes, impersonated_by=caller.impersonated_by)
             self._authorize(attributes, trail)
-            response = await self._answer(request, target, caller.user, cluster)
+            response = await self._answer(request, target, caller.user, cluster, trail)
         except errors.ApiError as error:
             response = error_response(error)
         except StoreError as error:
@@ -182,11 +182,15 @@ class ApiServer:
         self._metrics.observe(request, target, response, self._environment.monotonic() - started)
         return response
 
-    async def _answer(self, request: Request, target: Target, user: UserInfo, cluster: str | None) -> Response:
+    async def _answer(
+        self, request: Request, target: Target, user: UserInfo, cluster: str | None, trail: Trail | None
+    ) -> Response:
         if not target.is_resource:
             return await self._path(request, target, cluster)
         served = self._serve(target, cluster)
         call = Call(request, target, served, user, cluster)
+        if trail is not None:
+            call.annotations = trail.annotations
         call.representation = negotiate(request.headers.get("accept", ""))
         if served.deprecated:
             call.warn(served.deprecated)

@@ -18,17 +18,13 @@ from fleetplane.apiserver.admission.quotas.plugin import quota_plugin
 from fleetplane.apiserver.admission.runtime_classes import runtime_class_plugins
 from fleetplane.apiserver.admission.service_accounts import AccountView, service_account_plugins
 from fleetplane.apiserver.admission.tolerations import default_tolerations
-from fleetplane.apiserver.admission.views import View
+from fleetplane.apiserver.admission.views import Follow, View
 from fleetplane.apiserver.clusters import Clusters
-from fleetplane.apiserver.following import Apply
 from fleetplane.apiserver.own_writes import OwnWrites
 from fleetplane.model.admission import AdmissionPlugin
 from fleetplane.model.builtin.types import SERVICE_ACCOUNTS
 from fleetplane.model.environment import Environment
 from fleetplane.store.protocol import Store
-
-Follow = Callable[[str, str, Apply, Callable[[], None]], None]
-"""``follow(group, plural, apply, reset)``"""
 
 OFF: Final = frozenset({"StorageObjectInUseProtection", "TaintNodesByCondition"})
 """What would wait for a controller that does not run here: marks nobody takes away again."""

@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from fleetplane.apiserver import metadata as meta
+from fleetplane.apiserver import validation
+from fleetplane.apiserver.admission.dispatching import Dispatcher, Memory
 from fleetplane.apiserver.call import Call
+from fleetplane.model import errors
 from fleetplane.model.admission import AdmissionPlugin, AdmissionRequest, Claim, Decision, Phase, Reader, decide
 from fleetplane.model.objects import Object
+from fleetplane.model.schema import prune
 
 WEBHOOK_ORDER = 10_000
 """Plug-ins from here on may call out of the process; what they change is shown to the others again."""
@@ -21,11 +26,14 @@ ReaderFor = Callable[[str], Reader]
 
 
 class AdmissionChain:
-    """All plug-ins of a server."""
+    """All plug-ins of a server, and those it asks outside of itself (``dispatchers``: policies, then webhooks)."""
 
-    def __init__(self, plugins: Sequence[AdmissionPlugin], reader_for: ReaderFor) -> None:
+    def __init__(
+        self, plugins: Sequence[AdmissionPlugin], reader_for: ReaderFor, dispatchers: Sequence[Dispatcher] = ()
+    ) -> None:
         self._plugins = sorted(plugins, key=lambda one: (one.order, one.name))
         self._reader_for = reader_for
+        self._dispatchers = tuple(dispatchers)
         self._concerned: dict[tuple[Phase, str, str, str], tuple[AdmissionPlugin, ...]] = {}
 
     def _find(self, phase: Phase, request: AdmissionRequest) -> tuple[AdmissionPlugin, ...]:
@@ -39,10 +47,6 @@ class AdmissionChain:
             )
         return found
 
-    def concerns(self, request: AdmissionRequest) -> bool:
-        """Whether anybody wants to see this request at all."""
-        return bool(self._find("mutate", request) or self._find("validate", request))
-
     async def mutate(self, call: Call, request: AdmissionRequest) -> Object:
         """The new object as the plug-ins want it. Raises the ApiError of the first refusal."""
         plugins = self._find("mutate", request)
@@ -51,24 +55,50 @@ class AdmissionChain:
             before = request.new
             request = await self._ask(plugin, call, request)
             called_out = called_out or (plugin.order >= WEBHOOK_ORDER and request.new is not before)
-        if called_out:
+        memory = Memory()
+        request, changed = await self._dispatch(call, request, memory)
+        if called_out or changed:
             for plugin in plugins:
                 if plugin.order < WEBHOOK_ORDER:
                     request = await self._ask(plugin, call, request)
+        if changed:
+            memory.again = True
+            request, _ = await self._dispatch(call, request, memory)
         return request.new if request.new is not None else {}
+
+    async def _dispatch(self, call: Call, request: AdmissionRequest, memory: Memory) -> tuple[AdmissionRequest, bool]:
+        """(the request as others want it, whether that is another object)."""
+        before = request.new
+        for dispatcher in self._dispatchers:
+            request = await dispatcher.mutate(call, request, memory)
+        if request.new is before or request.new is None:
+            return request, False
+        return replace(request, new=settled(call, request.new, before)), True
 
     async def validate(self, call: Call, request: AdmissionRequest) -> Claims:
         """What plug-ins claimed for the write, to be entered around its commit. Raises the ApiError of the first refusal."""
+        if request.operation == "DELETE":  # there is nothing to change, but mutating webhooks may refuse
+            await self._dispatch(call, request, Memory())
         claims: list[Claim] = []
+        asked = False
         try:
             for plugin in self._find("validate", request):
+                if plugin.order >= WEBHOOK_ORDER and not asked:
+                    asked = True
+                    await self._ask_others(call, request)
                 decision = await self._decide(plugin, call, request)
                 if decision.claim is not None:
                     claims.append(decision.claim)
+            if not asked:
+                await self._ask_others(call, request)
         except BaseException:
             await Claims(claims).give_back()
             raise
         return Claims(claims) if claims else NO_CLAIMS
+
+    async def _ask_others(self, call: Call, request: AdmissionRequest) -> None:
+        for dispatcher in self._dispatchers:
+            await dispatcher.validate(call, request)
 
     async def _ask(self, plugin: AdmissionPlugin, call: Call, request: AdmissionRequest) -> AdmissionRequest:
         decision = await self._decide(plugin, call, request)
@@ -78,9 +108,32 @@ class AdmissionChain:
         decision: Decision = await decide(plugin, request, self._reader_for(call.key_cluster))
         for warning in decision.warnings:
             call.warn(warning)
+        for key, value in decision.audit_annotations:
+            call.annotate(key, value)
         if decision.denial is not None:
             raise decision.denial
         return decision
+
+
+def settled(call: Call, obj: Object, before: Object | None) -> Object:
+    """An object that somebody outside has changed, as if it had come in a request.
+
+    It is pruned and gets its defaults; and where only the status may be written, or all but the status, the rest is as
+    it was ``before``.
+    """
+    if call.target.subresource == "status" and before is not None:
+        obj = {**before, "metadata": obj["metadata"], **{key: obj[key] for key in ("status",) if key in obj}}
+    elif call.served.behaviour.status_subresource and "status" in call.served.subresources:
+        kept = {"status": before["status"]} if before is not None and "status" in before else {}
+        obj = {**{key: value for key, value in obj.items() if key != "status"}, **kept}
+    if not call.served.custom:
+        obj = meta.drop_nulls(obj)
+    if shape := meta.check_shape(obj):
+        raise errors.invalid(call.served.type.kind, call.target.name, shape, group=call.served.type.group)
+    if call.served.schema is not None:
+        prune(call.served.schema, obj)
+    validation.fill_defaults(call, obj)
+    return obj
 
 
 class Claims:

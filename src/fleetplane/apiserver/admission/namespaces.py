@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fleetplane.model import errors
 from fleetplane.model.admission import ALLOWED, AdmissionPlugin, AdmissionRequest, AdmissionRule, Decision, Reader
 from fleetplane.model.builtin.types import NAMESPACES
-from fleetplane.model.objects import Object, is_deleting
+from fleetplane.model.objects import Object, is_deleting, labels
 
 PROTECTED = frozenset({"default", "kube-system", "kube-public"})
 _ALWAYS_CREATABLE = frozenset({"localsubjectaccessreviews.authorization.k8s.io"})
 
 
 class NamespaceView:
-    """The namespaces of all clusters and whether each is going away; fed by a follower."""
+    """The namespaces of all clusters: their labels, and whether each is going away; fed by a follower."""
 
     def __init__(self) -> None:
         self._terminating: dict[tuple[str, str], bool] = {}
+        self._labels: dict[tuple[str, str], Mapping[str, str]] = {}
 
     def reset(self) -> None:
         self._terminating.clear()
+        self._labels.clear()
 
     def apply(self, cluster: str, namespace: Object, deleted: bool) -> None:
         key = (cluster, namespace["metadata"]["name"])
         if deleted:
             self._terminating.pop(key, None)
+            self._labels.pop(key, None)
         else:
             self._terminating[key] = is_deleting(namespace)
+            self._labels[key] = labels(namespace)
+
+    def labels_for(self, cluster: str, request: AdmissionRequest) -> Mapping[str, str] | None:
+        """What a ``namespaceSelector`` looks at: None for an object outside namespaces; a new namespace's own labels."""
+        if request.resource.qualified == "namespaces":
+            return labels(request.object)
+        if not request.resource.namespaced or not request.namespace:
+            return None
+        return self._labels.get((cluster, request.namespace), {})
 
     def is_terminating(self, cluster: str, name: str) -> bool | None:
         """None when no such namespace has been seen."""

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from fleetplane.apiserver.following import Apply
 from fleetplane.model.objects import Object, name, namespace
 
 ClusterId = Callable[[str], str]
 """The id of a logical cluster (what followers and storage know it by), by its name (what a request says)."""
+Follow = Callable[[str, str, Apply, Callable[[], None]], None]
+"""``follow(group, plural, apply, reset)``: have a view fed."""
 _NOTHING: Mapping[str, Object] = {}
 
 

@@ -1,0 +1,1 @@
+"""Admission webhooks: other people's HTTPS servers that change or refuse what is written."""
