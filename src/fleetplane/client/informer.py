@@ -82,7 +82,7 @@ class Informer:
         labels: str | None = None,
         fields: str | None = None,
         indexes: Mapping[str, IndexFunction] | None = None,
-        decoded_limit: int = 2048,
+        decoded_limit: int = 1024,
     ) -> None:
         self.resource: ResourceType = resource_of(resource)
         self._client = client

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -126,21 +126,9 @@ class Children:
         surplus = self._surplus(owner, wanted) if prune else []
         if not to_apply and not surplus:
             return ChildrenResult()
-        limit = asyncio.Semaphore(CONCURRENT)
-
-        async def write(informer: Informer, key: ObjectKey, child: Object) -> None:
-            async with limit:
-                await self._apply(client, informer, key, child)
-
-        async def remove(informer: Informer, snapshot: Snapshot) -> None:
-            async with limit:
-                await self._delete(client, informer.resource, snapshot)
-
-        work = [write(*one) for one in to_apply] + [remove(*one) for one in surplus]
-        outcomes = await asyncio.gather(*work, return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
+        work = [self._apply(client, *one) for one in to_apply]
+        work += [self._delete(client, informer.resource, snapshot) for informer, snapshot in surplus]
+        await _all(work)
         return ChildrenResult(
             tuple(str(key.name) for _, key, _ in to_apply), tuple(snapshot.key.name for _, snapshot in surplus)
         )
@@ -229,6 +217,22 @@ class Children:
         self._remembered[_memory_key(informer, key)] = _Remembered(digest, version)
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
+
+
+async def _all(work: list[Coroutine[Any, Any, None]]) -> None:
+    """Do everything, a few at a time, also when something fails; then raise the first failure."""
+    if len(work) == 1:
+        await work[0]
+        return
+    limit = asyncio.Semaphore(CONCURRENT)
+
+    async def limited(one: Coroutine[Any, Any, None]) -> None:
+        async with limit:
+            await one
+
+    for outcome in await asyncio.gather(*map(limited, work), return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 def owned_by(child: Object, owner: Owner, *, namespaced: bool) -> Object:
