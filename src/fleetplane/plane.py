@@ -24,7 +24,7 @@ from fleetplane.apiserver.http import Request
 from fleetplane.apiserver.pki import PkiError, ensure_pki, server_context, write_admin_kubeconfig
 from fleetplane.apiserver.server import ApiServer
 from fleetplane.apiserver.streaming.protocol import PodStreams
-from fleetplane.bootstrap import bootstrap
+from fleetplane.bootstrap import SYSTEM_NAMESPACES, bootstrap
 from fleetplane.client.protocol import Capabilities, Client, Pairs
 from fleetplane.client.rest import RestClient
 from fleetplane.controller.manager import Manager
@@ -32,11 +32,12 @@ from fleetplane.controller.metrics import Metrics
 from fleetplane.controller.registration import UnknownOperator
 from fleetplane.local_streams import LocalStreams
 from fleetplane.model import yaml as kube_yaml
+from fleetplane.model.builtin.types import SERVICE_ACCOUNTS
 from fleetplane.model.environment import Environment, SystemEnvironment
 from fleetplane.model.user import MASTERS_GROUP, UserInfo
 from fleetplane.node.agent import NodeAgent, NodeSettings
 from fleetplane.node.fleet import SimulatedFleet
-from fleetplane.node.local import choose_runtime, run_local_node
+from fleetplane.node.local import choose_runtime, remove_local_node, run_local_node
 from fleetplane.node.runtime import RuntimeFailure
 from fleetplane.operating import chosen_operators, install_kinds, prepare_operators
 from fleetplane.settings import Settings
@@ -47,6 +48,7 @@ from fleetplane.workloads.assembly import controllers
 _WAIT_FOR_NODES = 100
 BOOTSTRAP_USER = UserInfo("system:apiserver", groups=(MASTERS_GROUP, "system:authenticated"))
 CONTROLLER_USER = UserInfo("system:kube-controller-manager", groups=(MASTERS_GROUP, "system:authenticated"))
+PROXY_USER = UserInfo("system:kube-proxy", groups=("system:authenticated",))
 FLEET_USER = UserInfo("fleetplane:simulated-nodes", groups=(MASTERS_GROUP, "system:authenticated"))
 
 
@@ -117,6 +119,15 @@ async def _background() -> AsyncIterator[Background]:
             yield background
         finally:
             background.cancel()
+
+
+async def _accounts_exist(client: Client) -> None:
+    """Return once the default namespaces have their ServiceAccounts, so that whoever waits for us can create pods."""
+    for namespace in SYSTEM_NAMESPACES:
+        fields = "metadata.name=default"
+        async for event in client.watch(SERVICE_ACCOUNTS, namespace, fields=fields, timeout_seconds=60):
+            if event.type == "ADDED":
+                break
 
 
 async def _one(body: bytes) -> AsyncIterator[bytes]:
@@ -202,12 +213,13 @@ class Plane:
         metrics = Metrics()
         self._server.more_collectors.append(metrics.registry)
         manager = Manager(self.client(CONTROLLER_USER), environment=self.environment, cluster=None, metrics=metrics)
-        manager.add(*controllers(manager))
+        manager.add(*controllers(manager, root_certificate=pki.authority_pem.decode()))
         tasks.start(manager.run())
         await install_kinds(self.client(), operators)
         for one in await prepare_operators(self.client(), operators, self.client, self.environment, metrics):
             tasks.start(one.run())
         await self._start_nodes(tasks)
+        await _accounts_exist(self.client())
         write_admin_kubeconfig(self.kubeconfig, self.url, pki)
 
     def _start_audit(self, tasks: Background) -> Audit | None:
@@ -240,12 +252,18 @@ class Plane:
             if settings.nodes <= _WAIT_FOR_NODES:
                 await fleet.ready.wait()
 
+    async def remove_local_nodes(self) -> None:
+        """Remove what local nodes left on the machine. For planes that are thrown away, once they have stopped."""
+        for directory in sorted((self.settings.data_dir / "nodes").glob("*")):
+            await remove_local_node(directory, self.environment)
+
     async def _start_local_node(self, tasks: Background) -> None:
         """This machine as a node on Podman, under its own node identity."""
         settings = self.settings
         name = settings.node_name or socket.gethostname().lower()
         ready: asyncio.Future[NodeAgent] = asyncio.get_running_loop().create_future()
-        node = NodeSettings(settings.data_dir / "nodes" / name, name=name)
+        static_pods = settings.data_dir / "static-pods"
+        node = NodeSettings(settings.data_dir / "nodes" / name, name=name, static_pods=static_pods)
         user = UserInfo(f"system:node:{name}", groups=("system:nodes", "system:authenticated"))
 
         async def run() -> None:
@@ -255,6 +273,7 @@ class Plane:
                     node,
                     self.environment,
                     pod_networks=[one.strip() for one in settings.pod_cidrs.split(",")],
+                    service_client=self.client(PROXY_USER),
                     on_ready=ready.set_result,
                 )
             except RuntimeFailure as error:

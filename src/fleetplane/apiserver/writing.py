@@ -452,6 +452,8 @@ class Writes:
                 records = await self._storage.store.commit([plan.change for _, plan in plans])
             except StoreUnavailable as error:
                 raise unavailable(error) from error
+            except ValueError as error:
+                raise unstorable(plans[0][0], plans[0][1].change, error) from None
         for (served, plan), record in zip(plans, records, strict=True):
             self.tell_released(plan)
             await self._followed(served, record)
@@ -468,6 +470,8 @@ class Writes:
             (record,) = await self._storage.store.commit([change], durable=(storage.group, storage.plural) not in _FAST)
         except StoreUnavailable as error:
             raise unavailable(error) from error
+        except ValueError as error:
+            raise unstorable(served, change, error) from None
         await self._followed(served, record)
         return record
 
@@ -558,6 +562,12 @@ class Writes:
         if record is None:
             return respond_object(call.served, obj, call.representation, status=status, now=now)
         return await respond_record(call.served, record, call.representation, status=status, now=now)
+
+
+def unstorable(served: Served, change: Put | Delete, error: ValueError) -> errors.ApiError:
+    """The refusal for what a store cannot keep: characters no text may have, names or labels beyond a kibibyte."""
+    cause = errors.FieldError.invalid("metadata", change.key.name, f"the object cannot be stored: {error}")
+    return errors.invalid(served.type.kind, change.key.name, [cause], group=served.type.group)
 
 
 def _nobody_asks(_key: Key, _old: Mapping[str, Any], _new: Mapping[str, Any] | None) -> None:

@@ -106,11 +106,13 @@ def _first(error: BaseException) -> BaseException:
 
 
 async def _tour(tour: Tour, keep: bool) -> None:
+    runtime, why = _runtime(tour.runtime)
+    plane = Plane(Settings(data_dir=tour.data_dir, port=0, runtime=runtime))
     async with contextlib.AsyncExitStack() as stack:
-        runtime, why = _runtime(tour.runtime)
-        settings = Settings(data_dir=tour.data_dir, port=0, runtime=runtime)
+        if not keep and runtime == "podman":
+            stack.push_async_callback(plane.remove_local_nodes)
         async with tour.step("Starting a plane", "a control plane, from an empty folder"):
-            plane = await stack.enter_async_context(Plane(settings))
+            await stack.enter_async_context(plane)
         client = plane.client()
         (node,) = (await client.list(NODES)).items[:1]
         described = (node.get("status") or {}).get("nodeInfo", {}).get("containerRuntimeVersion", "")
