@@ -206,7 +206,7 @@ class NodeAgent:
         """Static pods of the folder; those kept on disk whose files are gone end."""
         self._static.read()
         for worker in list(self.engine.workers.values()):
-            if worker.pod.static and not self._static.has(worker.pod.uid):
+            if worker.static and not self._static.has(worker.uid):
                 worker.set_pod(removed(worker.pod))
 
     async def _settle(self, pods: Informer) -> None:
@@ -214,7 +214,7 @@ class NodeAgent:
         await pods.wait_synced()
         listed = {snapshot.uid for snapshot in pods.snapshots()}
         for uid, worker in list(self.engine.workers.items()):
-            if uid not in listed and not worker.pod.static:
+            if uid not in listed and not worker.static:
                 self._feed.vanished(uid)
         mirrors = [one.object for one in pods.snapshots() if CONFIG_MIRROR in one.annotations]
         await self._static.remove_stale(mirrors)
@@ -254,12 +254,12 @@ class NodeAgent:
 
     def _status_changed(self, worker: PodWorker) -> None:
         self._reporter.changed(worker)
-        self._to_keep[worker.pod.uid] = worker
+        self._to_keep[worker.uid] = worker
         self._keep_wanted.set()
 
     def _ended(self, worker: PodWorker) -> None:
-        self._to_keep.pop(worker.pod.uid, None)
-        self._desired.forget(worker.pod.uid)
+        self._to_keep.pop(worker.uid, None)
+        self._desired.forget(worker.uid)
         self._feed.ended(worker)
 
     async def _keep(self) -> None:

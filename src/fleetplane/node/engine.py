@@ -58,6 +58,7 @@ class PodEngine:
         self.images = images or Images(runtime, environment)
         self.hooks = HookRunner(runtime, self.asker)
         self.workers: dict[str, PodWorker] = {}
+        self._by_name: dict[tuple[str, str, str], PodWorker] = {}
         self._prober = prober
         self._on_status = on_status
         self._on_ended = on_ended
@@ -93,17 +94,22 @@ class PodEngine:
         for container in containers:
             self._stock.setdefault(container.pod_uid, ([], []))[1].append(container)
 
-    def set_pod(self, pod: PodView, notes: PodNotes | None = None) -> PodWorker:
-        """A pod that should be here, as it is now."""
+    def set_pod(self, pod: PodView, notes: PodNotes | None = None, encoded: bytes = b"") -> PodWorker:
+        """A pod that should be here, as it is now; ``encoded`` are its bytes, if they may be kept instead of it."""
         worker = self.workers.get(pod.uid)
         if worker is None:
-            worker = PodWorker(self, pod, notes)
+            worker = PodWorker(self, pod, notes, encoded)
             worker.adopt(*self._stock.pop(pod.uid, ((), ())))
             self.workers[pod.uid] = worker
+            self._by_name[worker.cluster, worker.namespace, worker.name] = worker
             worker.poke()
         else:
-            worker.set_pod(pod)
+            worker.set_pod(pod, encoded)
         return worker
+
+    def find(self, cluster: str, namespace: str, name: str) -> PodWorker | None:
+        """Whichever pod has this name here."""
+        return self._by_name.get((cluster, namespace, name))
 
     async def watch_runtime(self) -> None:
         """Pass on what the runtime tells, until cancelled."""
@@ -149,7 +155,10 @@ class PodEngine:
 
     def ended(self, worker: PodWorker, *, forget: bool) -> None:
         worker.close()
-        self.workers.pop(worker.pod.uid, None)
+        self.workers.pop(worker.uid, None)
+        name = (worker.cluster, worker.namespace, worker.name)
+        if self._by_name.get(name) is worker:
+            del self._by_name[name]
         self._on_ended(worker)
 
     def close(self) -> None:

@@ -99,7 +99,7 @@ class SimulatedFleet:
             on_status=self._reporter.changed,
             on_ended=self._ended,
         )
-        self.feed = PodFeed(self.engine, self._reporter, lambda name: name in self.nodes, client.cluster)
+        self.feed = PodFeed(self.engine, self._reporter, self.nodes.__contains__, client.cluster, keep_encoded=True)
         self.streams = EngineStreams(self.engine, environment)
         self._leases: dict[str, Object] = {}
 

@@ -21,15 +21,25 @@ _FINAL = {"Succeeded", "Failed"}
 
 
 class PodFeed:
-    """See the module. ``is_ours`` tells by a node's name whether its pods are run here."""
+    """See the module.
+
+    ``is_ours`` tells by a node's name whether its pods are run here; ``keep_encoded`` lets many pods at rest be bytes.
+    """
 
     def __init__(
-        self, engine: PodEngine, reporter: StatusReporter, is_ours: Callable[[str], bool], cluster: str | None
+        self,
+        engine: PodEngine,
+        reporter: StatusReporter,
+        is_ours: Callable[[str], bool],
+        cluster: str | None,
+        *,
+        keep_encoded: bool = False,
     ) -> None:
         self._engine = engine
         self._reporter = reporter
         self._is_ours = is_ours
         self._cluster = cluster or "root"
+        self._keep_encoded = keep_encoded
         self._gone: set[str] = set()
 
     def changed(self, change: Change) -> None:
@@ -41,6 +51,7 @@ class PodFeed:
             self.vanished(new.uid)
             return
         if worker is not None and change.old is not None and _is_echo(change.old, new):
+            worker.same_pod(new.encoded)
             return
         obj = new.object
         spec = obj.get("spec") or {}
@@ -48,7 +59,7 @@ class PodFeed:
             return
         if worker is None and not self._worth_a_worker(obj):
             return
-        self._engine.set_pod(PodView(obj, new.key.cluster))
+        self._engine.set_pod(PodView(obj, new.key.cluster), encoded=new.encoded if self._keep_encoded else b"")
 
     @staticmethod
     def _worth_a_worker(obj: dict[str, Any]) -> bool:
@@ -69,7 +80,7 @@ class PodFeed:
 
     def ended(self, worker: PodWorker) -> None:
         """Nothing of the pod is left on the node."""
-        uid = worker.pod.uid
+        uid = worker.uid
         if uid in self._gone:
             self._gone.discard(uid)
             self._reporter.forget(uid)

@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import orjson
+
 from fleetplane.client.protocol import Client
 from fleetplane.model import objects
 from fleetplane.model.builtin.types import PODS
@@ -40,14 +42,14 @@ class StatusReporter:
         self._parallel = parallel
         self._waiting: OrderedDict[str, PodWorker] = OrderedDict()
         self._ending: set[str] = set()
-        self._sent: dict[str, Object] = {}
+        self._sent: dict[str, bytes] = {}
         self._quiet: dict[str, asyncio.TimerHandle] = {}
         self._wake = asyncio.Event()
         self._busy: set[str] = set()
 
     def changed(self, worker: PodWorker) -> None:
         """The pod's status is a new one."""
-        uid = worker.pod.uid
+        uid = worker.uid
         if uid in self._waiting:
             if uid in self._quiet and not is_dull(worker.status):
                 self._quiet.pop(uid).cancel()
@@ -61,7 +63,7 @@ class StatusReporter:
 
     def ended(self, worker: PodWorker) -> None:
         """Nothing of the pod is left here: end it in the API too."""
-        uid = worker.pod.uid
+        uid = worker.uid
         self._ending.add(uid)
         self._waiting[uid] = worker
         if uid in self._quiet:
@@ -94,7 +96,7 @@ class StatusReporter:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            uid = worker.pod.uid
+            uid = worker.uid
             self._busy.add(uid)
             try:
                 await self._send(worker)
@@ -106,6 +108,7 @@ class StatusReporter:
                 await asyncio.sleep(min(RETRY_SECONDS * 2 ** min(failures, 10), LONGEST_RETRY_SECONDS))
             finally:
                 self._busy.discard(uid)
+                worker.rest()
                 if uid in self._waiting:
                     self._wake.set()
 
@@ -117,19 +120,20 @@ class StatusReporter:
         return None
 
     async def _send(self, worker: PodWorker) -> None:
-        pod, uid = worker.pod, worker.pod.uid
+        pod, uid = worker.pod, worker.uid
         ending = uid in self._ending
         if not ending or objects.finalizers(pod.object):
-            await self._send_status(pod, worker.status)
+            await self._send_status(pod, worker.encoded_status)
         if ending:
             await self._end(pod)
 
-    async def _send_status(self, pod: PodView, status: Object) -> None:
+    async def _send_status(self, pod: PodView, encoded: bytes) -> None:
         name, api_uid = pod.name, self._uid_of(pod)
         if not api_uid:
             return
-        before = self._sent.get(pod.uid) or pod.object.get("status") or {}
-        patch = status_patch(status, before)
+        sent = self._sent.get(pod.uid)
+        before = orjson.loads(sent) if sent else pod.object.get("status") or {}
+        patch = status_patch(orjson.loads(encoded), before)
         if not patch:
             return
         body = {"metadata": {"uid": api_uid}, "status": patch}
@@ -142,7 +146,7 @@ class StatusReporter:
                 _log.error("the status of pod %s was refused: %s", pod.key, error.message)
                 return
             raise
-        self._sent[pod.uid] = status
+        self._sent[pod.uid] = encoded
 
     async def _end(self, pod: PodView) -> None:
         name, api_uid = pod.name, self._uid_of(pod)

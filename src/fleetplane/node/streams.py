@@ -171,12 +171,9 @@ class EngineStreams:
     def _find(self, pod: PodRef) -> PodWorker | None:
         if pod.uid and (found := self._engine.workers.get(pod.uid)) is not None:
             return found
-        for worker in self._engine.workers.values():
-            named = (worker.pod.namespace, worker.pod.name) == (pod.namespace, pod.name)
-            # A static pod's API object is its mirror, which has a uid of its own.
-            if named and worker.pod.cluster == pod.cluster and (not pod.uid or worker.pod.static):
-                return worker
-        return None
+        named = self._engine.find(pod.cluster, pod.namespace, pod.name)
+        # A static pod's API object is its mirror, which has a uid of its own.
+        return named if named is not None and (not pod.uid or named.static) else None
 
     def _worker(self, pod: PodRef) -> PodWorker:
         found = self._find(pod)

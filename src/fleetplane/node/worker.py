@@ -16,6 +16,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 
+import orjson
+
 from fleetplane.model.environment import Environment
 from fleetplane.model.objects import Object
 from fleetplane.node.building import ConfigFailure, PodBuilder
@@ -65,6 +67,11 @@ Operation = Callable[[], Coroutine[Any, Any, None]]
 """Work that takes time; a function rather than a coroutine, so that work never begun leaves nothing behind."""
 
 
+def packed(obj: Object) -> bytes:
+    """Encoded in no more memory than it takes: the encoder leaves itself room to grow."""
+    return bytes(memoryview(orjson.dumps(obj)))
+
+
 class Surroundings(Protocol):
     """What a worker needs of the engine that holds it."""
 
@@ -98,22 +105,53 @@ class _Operation:
 
 
 class PodWorker:
-    """See the module. All methods run in the engine's event loop."""
+    """See the module. All methods run in the engine's event loop.
 
-    def __init__(self, surroundings: Surroundings, pod: PodView, notes: PodNotes | None = None) -> None:
+    There may be tens of thousands, most of them at rest. So the specification and the status are kept encoded, the
+    former as the very bytes the watch brought, and are decoded while something happens.
+    """
+
+    __slots__ = (
+        "_containers",
+        "_encoded",
+        "_operations",
+        "_poked",
+        "_probes",
+        "_refresh_again",
+        "_said_backoff",
+        "_sandboxes",
+        "_status",
+        "_view",
+        "_wake",
+        "around",
+        "closed",
+        "cluster",
+        "facts",
+        "name",
+        "namespace",
+        "notes",
+        "static",
+        "uid",
+    )
+
+    def __init__(
+        self, surroundings: Surroundings, pod: PodView, notes: PodNotes | None = None, encoded: bytes = b""
+    ) -> None:
         self.around = surroundings
         self.facts = surroundings.facts_of(pod)
-        self.pod = pod
+        self.uid, self.name, self.namespace, self.cluster = pod.uid, pod.name, pod.namespace, pod.cluster
+        self.static = pod.static
+        self._view: PodView | None = pod
+        self._encoded = encoded
         self.notes = notes or PodNotes(started_at=pod.observed_started_at)
-        self.status: Object = pod.object.get("status") or {}
-        self.stepped_at = 0.0
+        self._status = packed(pod.object.get("status") or {})
         self._sandboxes: dict[str, Sandbox] = {}
         self._containers: dict[str, ContainerState] = {}
         self._operations: dict[str, _Operation] = {}
         self._poked = False
         self._refresh_again = False
         self._wake: asyncio.TimerHandle | None = None
-        self._said_backoff: set[tuple[str, int, bool]] = set()
+        self._said_backoff: frozenset[tuple[str, int, bool]] = frozenset()
         self._probes = surroundings.probes_of(self)
         self.closed = False
 
@@ -124,9 +162,36 @@ class PodWorker:
         self._sandboxes = {sandbox.id: sandbox for sandbox in sandboxes}
         self._containers = {container.id: container for container in containers}
 
-    def set_pod(self, pod: PodView) -> None:
-        """The pod's newest specification."""
-        before, self.pod = self.pod, pod
+    @property
+    def pod(self) -> PodView:
+        """The pod as last received."""
+        if self._view is None:
+            self._view = PodView(orjson.loads(self._encoded), self.cluster)
+        return self._view
+
+    @property
+    def encoded_status(self) -> bytes:
+        return self._status
+
+    @property
+    def status(self) -> Object:
+        """The status as last computed."""
+        decoded: Object = orjson.loads(self._status)
+        return decoded
+
+    def rest(self) -> None:
+        """Let go of what can be decoded again."""
+        if self._encoded and not self._operations:
+            self._view = None
+
+    def same_pod(self, encoded: bytes) -> None:
+        """Newer bytes of the pod that say nothing new to a node: share them with whoever else keeps them."""
+        if self._encoded:
+            self._encoded = encoded
+
+    def set_pod(self, pod: PodView, encoded: bytes = b"") -> None:
+        """The pod's newest specification; with its bytes it need not be kept decoded."""
+        before, self._view, self._encoded = self.pod, pod, encoded
         if pod.deleting and (not before.deleting or pod.grace_seconds < before.grace_seconds):
             self._hurry()
         if pod.annotations != before.annotations:
@@ -216,8 +281,10 @@ class PodWorker:
         for action in plan.actions:
             self._act(action, observed)
         self._arrange_wake(plan, now)
-        self._probes.keep(self.observed())
-        self._report(now)
+        observed = self.observed()
+        self._probes.keep(observed)
+        self._report(observed, now)
+        self.rest()
 
     def _take_over(self, observed: Observed) -> None:
         """A running container the notes do not speak of (a restarted agent): take it as it is."""
@@ -262,10 +329,11 @@ class PodWorker:
             delay = max(0.01, (plan.wake_at - now).total_seconds())
             self._wake = asyncio.get_running_loop().call_later(delay, self.poke)
 
-    def _report(self, now: datetime) -> None:
-        status = pod_status(self.pod, self.observed(), self.notes, self.facts, now, self.status)
-        if status != self.status:
-            self.status = status
+    def _report(self, observed: Observed, now: datetime) -> None:
+        before = self.status
+        status = pod_status(self.pod, observed, self.notes, self.facts, now, before)
+        if status != before:
+            self._status = packed(status)
             self.around.status_changed(self)
 
     # Acting
@@ -593,7 +661,7 @@ class PodWorker:
             self._say("BackOff", action.message, container=container)
             self._say("Failed", "Error: ImagePullBackOff", warning=True, container=container)
         elif key not in self._said_backoff:
-            self._said_backoff.add(key)
+            self._said_backoff |= {key}
             text = f"Back-off restarting failed container {action.name} in pod "
             text += f"{self.pod.name}_{self.pod.namespace}({self.pod.uid})"
             self._say("BackOff", text, warning=True, container=container)
