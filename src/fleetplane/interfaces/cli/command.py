@@ -91,8 +91,21 @@ def connection_options() -> list[click.Parameter]:
 _CONNECTION_NAMES: Final = ("kubeconfig", "context", "namespace", "cluster", "debug")
 
 
+class Group(click.Group):
+    """A command that has commands: ``rollout status``."""
+
+    def __init__(self, name: str, help: str, commands: Sequence[Command]) -> None:
+        super().__init__(
+            name,
+            help=help,
+            commands={str(one.name): one for one in commands},
+            no_args_is_help=True,
+            invoke_without_command=False,
+        )
+
+
 def client_command(
-    *, examples: Sequence[str], name: str = "", hidden: bool = False
+    *, examples: Sequence[str], name: str = "", group: str = ""
 ) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Command]:
     """A command that talks to a server: the coroutine is given a ``Session`` and the command's own options."""
 
@@ -104,12 +117,14 @@ def client_command(
             connection = Connection(**{key: given.pop(key) for key in _CONNECTION_NAMES})
             run_session(connection, lambda session: function(session, **given))
 
-        return _command(function, call, connection_options(), examples, name, hidden)
+        return _command(function, call, connection_options(), examples, name, group)
 
     return decorate
 
 
-def plain_command(*, examples: Sequence[str], name: str = "") -> Callable[[Callable[..., None]], Command]:
+def plain_command(
+    *, examples: Sequence[str], name: str = "", group: str = ""
+) -> Callable[[Callable[..., None]], Command]:
     """A command that talks to no server."""
 
     def decorate(function: Callable[..., None]) -> Command:
@@ -117,7 +132,7 @@ def plain_command(*, examples: Sequence[str], name: str = "") -> Callable[[Calla
         def call(debug: bool, **given: Any) -> None:
             function(**given)
 
-        return _command(function, call, [debug_option()], examples, name, hidden=False)
+        return _command(function, call, [debug_option()], examples, name, group)
 
     return decorate
 
@@ -128,24 +143,28 @@ def _command(
     shared: list[click.Parameter],
     examples: Sequence[str],
     name: str,
-    hidden: bool,
+    group: str,
 ) -> Command:
     own: list[click.Parameter] = list(reversed(getattr(function, "__click_params__", [])))
     named = name or function.__name__.replace("_", "-")
+    path = f"{group} {named}".strip()
     return Command(
         named,
         callback=call,
         params=[*own, *shared],
         help=function.__doc__,
         examples=examples,
-        hidden=hidden,
-        defaults_of=named,
-        context_settings={"auto_envvar_prefix": f"FLEETPLANE_{named.upper().replace('-', '_')}"},
+        defaults_of=path,
+        context_settings={"auto_envvar_prefix": f"FLEETPLANE_{path.upper().replace('-', '_').replace(' ', '_')}"},
     )
 
 
 def defaults(command: str) -> Mapping[str, Any]:
-    """What the file of defaults says about a command. Raises CommandError when it cannot be read."""
+    """What the file of defaults says about a command, such as ``get`` or ``rollout status``.
+
+    Raises:
+        CommandError: the file cannot be read.
+    """
     named = os.environ.get("FLEETPLANE_CLI_CONFIG")
     base = os.environ.get("XDG_CONFIG_HOME") or str(Path("~/.config").expanduser())
     path = Path(named) if named else Path(base) / "fleetplane" / "cli.toml"
@@ -154,9 +173,11 @@ def defaults(command: str) -> Mapping[str, Any]:
     import tomllib
 
     try:
-        found = tomllib.loads(path.read_text()).get(command, {})
+        found: Any = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise CommandError(f"the file of defaults {path} cannot be read: {error}") from None
+    for part in command.split():
+        found = found.get(part, {}) if isinstance(found, dict) else found
     if not isinstance(found, dict):
         raise CommandError(f"[{command}] of the file of defaults {path} is not a table")
     return {key.replace("-", "_"): value for key, value in found.items()}

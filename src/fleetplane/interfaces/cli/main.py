@@ -44,14 +44,26 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
         "describe": Entry("describe", "Show everything about an object: fields, conditions, events."),
         "events": Entry("events", "Show what happened, oldest first."),
         "logs": Entry("logs", "Print what a container wrote."),
+        "exec": Entry("exec", "Run a program in a container."),
+        "top": Entry("top", "Show what nodes and pods use."),
+        "explain": Entry("explain", "Tell what a kind and its fields mean."),
         "api-resources": Entry("api_resources", "List the kinds of objects the server has."),
     },
     "Change": {
         "apply": Entry("apply", "Make the server's objects what files say."),
         "delete": Entry("delete", "Delete objects by name, selector or file."),
         "wait": Entry("wait", "Wait until objects are ready, changed or gone."),
+        "label": Entry("label", "Set or remove labels."),
+        "annotate": Entry("label", "Set or remove annotations."),
+        "scale": Entry("scale", "Set how many replicas of an object there should be."),
+        "rollout": Entry("rollout", "Follow, stop or take back a change."),
+        "cordon": Entry("nodes", "Let no new pods come to a node."),
+        "uncordon": Entry("nodes", "Let new pods come to a node again."),
+        "drain": Entry("nodes", "Cordon a node and move its pods away, as fast as their disruption budgets allow."),
     },
     "This program": {
+        "config": Entry("config", "Look at the kubeconfig and choose a context."),
+        "completion": Entry("completion", "Print a script that completes words in a shell."),
         "version": Entry("version", "Print the version."),
     },
 }
@@ -70,7 +82,7 @@ class LazyGroup(click.Group):
         if entry is None:
             return None
         module = importlib.import_module(f"{_COMMANDS_PACKAGE}.{entry.module}")
-        command = getattr(module, cmd_name.replace("-", "_"))
+        command = getattr(module, "exec_" if cmd_name == "exec" else cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 
@@ -137,7 +149,8 @@ def run(arguments: list[str]) -> int:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
         return 2
     except click.UsageError as error:
-        command = f"{error.ctx.command_path} --help" if error.ctx else "fleetplane --help"
+        called = f"fleetplane {arguments[0]}" if arguments and arguments[0] in COMMANDS else "fleetplane"
+        command = f"{error.ctx.command_path if error.ctx else called} --help"
         hint = (
             ""
             if "fleetplane --help" in error.format_message() or "did you mean" in error.format_message()
