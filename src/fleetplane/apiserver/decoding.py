@@ -7,6 +7,7 @@ server would otherwise keep a value the user did not expect. Depth and size are 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -75,6 +76,16 @@ def decode_yaml(body: bytes) -> tuple[Any, list[str]]:
         raise errors.bad_request(f"the body must be one YAML document, not {len(documents)}")
     check_depth(documents[0].value, MAX_DEPTH + 1)
     return documents[0].value, list(documents[0].duplicates)
+
+
+def part(obj: Mapping[str, Any], key: str) -> Object:
+    """The object at a key, empty when there is none. Raises ApiError 400 when it is something else."""
+    value = obj.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise errors.bad_request(f"{key} must be an object")
+    return value
 
 
 def check_depth(value: Any, brackets: int) -> None:

@@ -7,6 +7,8 @@ goes with the write that removes the last hold. Propagation turns into the final
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -22,7 +24,7 @@ from fleetplane.apiserver.http import Response
 from fleetplane.apiserver.representation import load, respond_object
 from fleetplane.apiserver.selection import narrow
 from fleetplane.apiserver.shared import is_shared
-from fleetplane.apiserver.storage import ObjectStorage, terms_of
+from fleetplane.apiserver.storage import ObjectStorage, convert_to, terms_of
 from fleetplane.apiserver.writing import Plan, Writes, is_held
 from fleetplane.model import errors
 from fleetplane.model.admission import AdmissionRequest
@@ -33,18 +35,34 @@ from fleetplane.store.protocol import Delete, Expect, PreconditionFailed, Put, R
 _ATTEMPTS = 12
 _PROPAGATIONS = ("Foreground", "Background", "Orphan")
 _DEFAULT_GRACE_SECONDS = 30
+_MAX_GRACE_SECONDS = 100 * 365 * 24 * 3600
+_MAX_SHOWN = 200
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _RETURNS_OBJECT = frozenset(
     {
-        "pods",
-        "podtemplates",
-        "persistentvolumes",
-        "persistentvolumeclaims",
-        "resourcequotas",
-        "serviceaccounts",
-        "services",
+        ("", "persistentvolumeclaims"),
+        ("", "persistentvolumes"),
+        ("", "pods"),
+        ("", "podtemplates"),
+        ("", "resourcequotas"),
+        ("", "serviceaccounts"),
+        ("", "services"),
+        ("resource.k8s.io", "deviceclasses"),
+        ("resource.k8s.io", "resourceclaims"),
+        ("resource.k8s.io", "resourceclaimtemplates"),
+        ("resource.k8s.io", "resourceslices"),
+        ("storage.k8s.io", "csidrivers"),
+        ("storage.k8s.io", "csinodes"),
+        ("storage.k8s.io", "storageclasses"),
+        ("storage.k8s.io", "volumeattachments"),
+        ("storage.k8s.io", "volumeattributesclasses"),
     }
 )
-_OLD_ORPHANS = frozenset({("", "replicationcontrollers")})
+"""What answers with itself when it goes, as the published OpenAPI says; everything else with a Status."""
+_OLD_ORPHANS = frozenset(
+    {("", "v1", "replicationcontrollers"), ("batch", "v1", "jobs"), ("batch", "v1beta1", "cronjobs")}
+)
+"""What leaves its dependents behind unless told otherwise, as it always did."""
 
 
 @dataclass(slots=True)
@@ -53,6 +71,7 @@ class DeleteOptions:
     propagation: str | None = None
     uid: str | None = None
     resource_version: str | None = None
+    dry_run: bool = False
 
 
 class Deletes:
@@ -76,13 +95,14 @@ class Deletes:
         options = self._options(call)
         record, obj, gone = await self.delete_object(call, options)
         resource = call.served.type
-        if gone and not (resource.group == "" and resource.plural in _RETURNS_OBJECT):
+        if gone and (resource.group, resource.plural) not in _RETURNS_OBJECT:
             details = {"name": call.target.name, "kind": resource.plural, "uid": record.uid}
             if resource.group:
                 details["group"] = resource.group
             status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
             return Response(200, orjson.dumps(status))
-        return respond_object(call.served, obj, call.representation, now=self._environment.now())
+        shown = await convert_to(call.served, obj, resource.api_version)
+        return respond_object(call.served, shown, call.representation, now=self._environment.now())
 
     async def delete_object(self, call: Call, options: DeleteOptions) -> tuple[Record, Object, bool]:
         """Delete what the target names; (record, object as left, whether it is gone)."""
@@ -120,9 +140,10 @@ class Deletes:
         for word, wanted, found in given:
             if wanted and wanted != found:
                 raise errors.conflict(
-                    resource.plural,
+                    resource.kind,
                     call.target.name,
-                    f"Precondition failed: {word} in precondition: {wanted}, {word} in object meta: {found}",
+                    f"the {word} in the precondition ({wanted}) does not match the {word} in record ({found})."
+                    " The object might have been deleted and then recreated",
                     group=resource.group,
                 )
 
@@ -144,20 +165,26 @@ class Deletes:
         served = call.served
         metadata = obj["metadata"]
         before = orjson.dumps(obj)
+        is_namespace = served.type.kind == "Namespace" and served.type.group == ""
+        if is_namespace and metadata.get("deletionTimestamp") and is_held(obj):
+            return None
         self._mark_propagation(call, metadata, options)
         grace = self._grace(call, obj, options)
-        if not is_held(obj) and grace == 0:
-            return Delete(record.key, Expect(revision=record.revision), encode(obj))
+        at_once = not is_held(obj) and grace == 0
         now = self._environment.now()
-        if not metadata.get("deletionTimestamp"):
+        if not metadata.get("deletionTimestamp") and (served.behaviour.graceful or not at_once):
             metadata["deletionTimestamp"] = timestamp(now + timedelta(seconds=grace))
-            metadata["deletionGracePeriodSeconds"] = grace
+            if is_namespace:
+                obj.setdefault("status", {})["phase"] = "Terminating"
+            else:
+                metadata["deletionGracePeriodSeconds"] = grace
             if served.behaviour.has_generation:
                 metadata["generation"] = int(metadata.get("generation") or 0) + 1
-            self._mark_namespace(call, obj)
         elif grace < int(metadata.get("deletionGracePeriodSeconds") or 0):
             metadata["deletionTimestamp"] = timestamp(now + timedelta(seconds=grace))
             metadata["deletionGracePeriodSeconds"] = grace
+        if at_once:
+            return Delete(record.key, Expect(revision=record.revision), encode(obj))
         if orjson.dumps(obj) == before:
             return None
         return Put(
@@ -176,7 +203,7 @@ class Deletes:
         finalizers: list[str] = list(metadata.get("finalizers") or [])
         policy = options.propagation
         if policy is None and not {"orphan", "foregroundDeletion"} & set(finalizers):
-            policy = "Orphan" if (resource.group, resource.plural) in _OLD_ORPHANS else "Background"
+            policy = "Orphan" if (resource.group, resource.version, resource.plural) in _OLD_ORPHANS else "Background"
         if policy is not None:
             finalizers = [one for one in finalizers if one not in ("orphan", "foregroundDeletion")]
             if policy == "Orphan":
@@ -203,10 +230,6 @@ class Deletes:
         if obj["metadata"].get("deletionTimestamp") and already is not None:
             return min(grace, int(already)) if options.grace_seconds is not None else int(already)
         return grace
-
-    def _mark_namespace(self, call: Call, obj: Object) -> None:
-        if call.served.type.kind == "Namespace" and call.served.type.group == "":
-            obj.setdefault("status", {})["phase"] = "Terminating"
 
     async def delete_collection(self, call: Call) -> Response:
         options = self._options(call)
@@ -237,36 +260,63 @@ class Deletes:
 
     def _options(self, call: Call) -> DeleteOptions:
         query = call.request.query
-        made = DeleteOptions()
         body: Object = {}
         if call.request.body.strip():
             body, _ = decode_object(call.request.body, call.request.headers.get("content-type", ""))
             if body.get("kind") not in (None, "", "DeleteOptions"):
                 raise errors.bad_request(f"the body of a delete must be DeleteOptions, not {body.get('kind')}")
-        made.grace_seconds = _number(body.get("gracePeriodSeconds", query.get("gracePeriodSeconds")))
-        made.propagation = body.get("propagationPolicy") or query.get("propagationPolicy")
-        orphan: Any = body.get("orphanDependents", query.get("orphanDependents"))
-        if orphan is not None and made.propagation is None:
-            made.propagation = "Orphan" if orphan in (True, "true", "1") else "Background"
-        if made.propagation is not None and made.propagation not in _PROPAGATIONS:
-            cause = errors.FieldError.not_supported("propagationPolicy", made.propagation, [*_PROPAGATIONS, "nil"])
-            raise errors.invalid("DeleteOptions", "", [cause], group="meta.k8s.io")
-        preconditions = body.get("preconditions") or {}
-        made.uid = preconditions.get("uid")
-        made.resource_version = preconditions.get("resourceVersion")
-        dry_run = body.get("dryRun") or ([query["dryRun"]] if query.get("dryRun") else [])
-        if dry_run:
-            if dry_run != ["All"]:
-                cause = errors.FieldError.not_supported("dryRun", dry_run, ["All"])
-                raise errors.invalid("DeleteOptions", "", [cause], group="meta.k8s.io")
-            call.dry_run = True
+        asked: Object = {
+            key: query[key] for key in ("gracePeriodSeconds", "propagationPolicy", "orphanDependents") if key in query
+        }
+        if query.get("dryRun"):
+            asked["dryRun"] = [query["dryRun"]]
+        made = read_options(asked | body)
+        call.dry_run = call.dry_run or made.dry_run
         return made
 
 
-def _number(value: Any) -> int | None:
+def read_options(given: Mapping[str, Any]) -> DeleteOptions:
+    """Options as a body or a query gives them. Raises ApiError 400 for what has the wrong type, 422 for what cannot be."""
+    made = DeleteOptions(_seconds(given.get("gracePeriodSeconds")))
+    made.propagation = _text(given, "propagationPolicy")
+    orphan = given.get("orphanDependents")
+    if orphan is not None and made.propagation is not None:
+        problem = "orphanDependents and deletionPropagation cannot be both set"
+        raise _refused(errors.FieldError.invalid("propagationPolicy", made.propagation, problem))
+    if orphan is not None:
+        made.propagation = "Orphan" if orphan in (True, "true", "1") else "Background"
+    if made.propagation is not None and made.propagation not in _PROPAGATIONS:
+        raise _refused(errors.FieldError.not_supported("propagationPolicy", made.propagation, [*_PROPAGATIONS, "nil"]))
+    preconditions = given.get("preconditions") or {}
+    if not isinstance(preconditions, dict):
+        raise errors.bad_request("preconditions must be an object with uid and resourceVersion")
+    made.uid = _text(preconditions, "uid")
+    made.resource_version = _text(preconditions, "resourceVersion")
+    dry_run = given.get("dryRun") or []
+    if dry_run not in ([], ["All"]):
+        raise _refused(errors.FieldError.not_supported("dryRun", dry_run, ["All"]))
+    made.dry_run = bool(dry_run)
+    return made
+
+
+def _refused(cause: errors.FieldError) -> errors.ApiError:
+    return errors.invalid("DeleteOptions", "", [cause], group="meta.k8s.io")
+
+
+def _text(given: Mapping[str, Any], key: str) -> str | None:
+    value = given.get(key)
     if value is None or value == "":
         return None
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        raise errors.bad_request(f"gracePeriodSeconds must be a whole number, not {value!r}") from None
+    if not isinstance(value, str):
+        raise errors.bad_request(f"{key} must be a string, not {value!r}"[:_MAX_SHOWN])
+    return value
+
+
+def _seconds(value: Any) -> int | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise errors.bad_request(f"gracePeriodSeconds must be a whole number, not {value!r}"[:_MAX_SHOWN])
+    return min(value, _MAX_GRACE_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,8 @@ KNOWN = frozenset(
 )
 SERVER_OWNED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
 _MAX_ANNOTATIONS = 256 * 1024
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})")
+_STANDARD_FINALIZERS = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
 
 
 def check_shape(obj: Mapping[str, Any]) -> list[FieldError]:
@@ -49,6 +52,10 @@ def check_shape(obj: Mapping[str, Any]) -> list[FieldError]:
     ):
         if key in metadata and not isinstance(metadata[key], str):
             found.append(FieldError.type_invalid(f"metadata.{key}", metadata[key], "must be a string"))
+    for key in ("creationTimestamp", "deletionTimestamp"):
+        value = metadata.get(key)
+        if isinstance(value, str) and not _TIME.fullmatch(value):
+            found.append(FieldError.type_invalid(f"metadata.{key}", value, "must be a time like 2006-01-02T15:04:05Z"))
     for key in ("labels", "annotations"):
         value = metadata.get(key)
         if value is None:
@@ -80,9 +87,16 @@ def check_shape(obj: Mapping[str, Any]) -> list[FieldError]:
 
 
 def validate(
-    obj: Object, *, namespaced: bool, validate_name: Callable[[str], Sequence[str]] | None = None
+    obj: Object,
+    *,
+    namespaced: bool,
+    validate_name: Callable[[str], Sequence[str]] | None = None,
+    any_finalizer: bool = False,
 ) -> list[FieldError]:
-    """What is wrong with the metadata of an object that is to be stored."""
+    """What is wrong with the metadata of an object that is to be stored.
+
+    Unless ``any_finalizer``, one that is not Kubernetes' own must name a domain.
+    """
     metadata = obj["metadata"]
     found: list[FieldError] = []
     check_name = validate_name or names.dns1123_subdomain
@@ -115,10 +129,19 @@ def validate(
         found += _annotation_errors(annotations)
     if metadata.get("ownerReferences"):
         found += _owner_errors(metadata["ownerReferences"])
-    for finalizer in metadata.get("finalizers") or ():
-        found += [
-            FieldError.invalid("metadata.finalizers", finalizer, problem) for problem in names.label_key(finalizer)
-        ]
+    finalizers = metadata.get("finalizers")
+    if finalizers:
+        found += _finalizer_errors(finalizers, any_name=any_finalizer)
+    return found
+
+
+def _finalizer_errors(finalizers: Sequence[str], *, any_name: bool) -> list[FieldError]:
+    found: list[FieldError] = []
+    for index, one in enumerate(finalizers):
+        found += [FieldError.invalid("metadata.finalizers", one, problem) for problem in names.label_key(one)]
+        if not any_name and "/" not in one and one not in _STANDARD_FINALIZERS:
+            problem = "name is neither a standard finalizer name nor is it fully qualified"
+            found.append(FieldError.invalid(f"metadata.finalizers[{index}]", one, problem))
     return found
 
 

@@ -85,8 +85,11 @@ def _select_field(
     elif getter is not None:
         read = getter
         matchers.append(lambda record: (read(orjson.loads(record.value)) == value) is wanted)
-    else:
+    elif served.custom or served.behaviour.fields or served.behaviour.indexed_fields:
         raise errors.bad_request(f"field label not supported: {field}")
+    else:
+        known = ", ".join(f'"{one}"' for one in _OWN_FIELDS)
+        raise errors.bad_request(f'"{field}" is not a known field selector: only {known}')
 
 
 def _all(matchers: list[Matcher]) -> Matcher | None:
@@ -103,7 +106,7 @@ def _label_selector(text: str) -> LabelSelector | None:
     try:
         return LabelSelector.parse(text)
     except ValueError as error:
-        raise errors.bad_request(f"unable to parse requirement: {error}") from None
+        raise errors.bad_request(str(error)) from None
 
 
 def _field_selector(text: str) -> list[tuple[str, str, str]]:
@@ -112,7 +115,7 @@ def _field_selector(text: str) -> list[tuple[str, str, str]]:
     try:
         return [(one.field, "!=" if one.negated else "=", one.value) for one in FieldSelector.parse(text).requirements]
     except ValueError as error:
-        raise errors.bad_request(f"invalid field selector: {error}") from None
+        raise errors.bad_request(str(error)) from None
 
 
 def term_matcher(selection: Selection) -> Callable[[Record], bool]:

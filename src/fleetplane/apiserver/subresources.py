@@ -11,9 +11,10 @@ from typing import Any
 
 import orjson
 
+from fleetplane.apiserver import validation
 from fleetplane.apiserver.call import Call, parse_write_options
-from fleetplane.apiserver.decoding import decode_json, decode_object, decode_yaml, media_type
-from fleetplane.apiserver.deleting import DeleteOptions, Deletes
+from fleetplane.apiserver.decoding import decode_json, decode_object, decode_yaml, media_type, part
+from fleetplane.apiserver.deleting import Deletes, read_options
 from fleetplane.apiserver.http import Response
 from fleetplane.apiserver.registry import Registry, Scale, Served
 from fleetplane.apiserver.representation import encode_object, load, respond_object
@@ -80,11 +81,11 @@ class Subresources:
         async def make(current: Object) -> Object:
             shown = scale_of(served, scale, current)
             wanted = change(shown)
-            given = wanted.get("metadata") or {}
+            given = part(wanted, "metadata")
             version = given.get("resourceVersion")
             if version and version != current["metadata"]["resourceVersion"]:
                 raise errors.stale(served.type.plural, target.name, group=served.type.group)
-            replicas = (wanted.get("spec") or {}).get("replicas", 0)
+            replicas = part(wanted, "spec").get("replicas", 0)
             if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
                 cause = errors.FieldError.invalid("spec.replicas", replicas, "must be greater than or equal to 0")
                 raise errors.invalid("Scale", target.name, [cause], group="autoscaling")
@@ -103,11 +104,11 @@ class Subresources:
     async def _bind(self, call: Call) -> Response:
         parse_write_options(call, call.request.query)
         binding, _ = decode_object(call.request.body, call.request.headers.get("content-type", ""))
-        metadata = binding.get("metadata") or {}
+        metadata = part(binding, "metadata")
         name = call.target.name or str(metadata.get("name") or "")
         if metadata.get("name") not in (None, "", name):
             raise errors.bad_request("the name of the binding does not match the pod in the URL")
-        node = (binding.get("target") or {}).get("name")
+        node = part(binding, "target").get("name")
         if not isinstance(node, str) or not node:
             cause = errors.FieldError.required("target.name")
             raise errors.invalid("Binding", name, [cause])
@@ -130,8 +131,8 @@ class Subresources:
                 raise errors.conflict("pods/binding", name, f"pod {name} has non-empty .spec.schedulingGates")
             pod["spec"]["nodeName"] = node
             for key in ("annotations", "labels"):
-                if metadata.get(key):
-                    pod["metadata"][key] = (pod["metadata"].get(key) or {}) | metadata[key]
+                if added := part(metadata, key):
+                    pod["metadata"][key] = (pod["metadata"].get(key) or {}) | added
             conditions = pod.setdefault("status", {}).setdefault("conditions", [])
             conditions[:] = [one for one in conditions if one.get("type") != "PodScheduled"]
             scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now}
@@ -147,22 +148,15 @@ class Subresources:
         parse_write_options(call, call.request.query)
         eviction, _ = decode_object(call.request.body, call.request.headers.get("content-type", ""))
         target = call.target
-        name = str((eviction.get("metadata") or {}).get("name") or target.name)
+        name = str(part(eviction, "metadata").get("name") or target.name)
         if name != target.name:
             raise errors.bad_request(f"name in URL does not match name in Eviction object: {target.name} vs {name}")
-        options = eviction.get("deleteOptions") or {}
-        call.dry_run = call.dry_run or options.get("dryRun") == ["All"]
+        delete = read_options(part(eviction, "deleteOptions"))
+        call.dry_run = call.dry_run or delete.dry_run
         record = await self._storage.record(call.served, call.key_cluster, target.namespace, target.name)
         pod = await load(call.served, record)
         if _counts_for_budgets(pod):
             await self._spend_budget(call, pod)
-        preconditions = options.get("preconditions") or {}
-        delete = DeleteOptions(
-            options.get("gracePeriodSeconds"),
-            options.get("propagationPolicy"),
-            preconditions.get("uid"),
-            preconditions.get("resourceVersion"),
-        )
         whole = replace(call, target=replace(target, subresource=""))
         await self._deletes.delete_object(whole, delete)
         status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
@@ -244,8 +238,9 @@ class Subresources:
 
             async def make(current: Object) -> Object:
                 wanted = change(decode_copy(current))
+                validation.check_types(call, wanted)
                 made = keep(current, wanted)
-                made["metadata"]["resourceVersion"] = (wanted.get("metadata") or {}).get("resourceVersion")
+                made["metadata"]["resourceVersion"] = part(wanted, "metadata").get("resourceVersion")
                 return made
 
             record_or_none, obj = await self._writes.change_object(call, make)
@@ -270,14 +265,14 @@ def scale_of(served: Served, scale: Scale, obj: Mapping[str, Any]) -> Object:
     """The autoscaling/v1 Scale of an object."""
     metadata = obj["metadata"]
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-    status: Object = {"replicas": int(_get(obj, scale.status_replicas) or 0)}
+    status: Object = {"replicas": _count(_get(obj, scale.status_replicas))}
     selector = _selector_text(served, scale, obj)
     if selector:
         status["selector"] = selector
     spec: Object = {}
-    replicas = _get(obj, scale.spec_replicas)
+    replicas = _count(_get(obj, scale.spec_replicas))
     if replicas:
-        spec["replicas"] = int(replicas)
+        spec["replicas"] = replicas
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
@@ -335,6 +330,11 @@ def _as_object(value: Any) -> Object:
     return value
 
 
+def _count(value: Any) -> int:
+    """A custom resource may have anything where its definition says the replicas are."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
 def _get(obj: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     current: Any = obj
     for key in path:
@@ -343,9 +343,11 @@ def _get(obj: Mapping[str, Any], path: tuple[str, ...]) -> Any:
 
 
 def _set(obj: Object, path: tuple[str, ...], value: Any) -> None:
-    current = obj
+    current: Any = obj
     for key in path[:-1]:
         current = current.setdefault(key, {})
+        if not isinstance(current, dict):
+            raise errors.bad_request(f"{'.'.join(path)} cannot be set: {key} is not an object")
     current[path[-1]] = value
 
 

@@ -15,6 +15,9 @@ from fleetplane.model.errors import FieldError
 from fleetplane.model.objects import Object
 from fleetplane.model.schema import apply_defaults, prune, validate
 
+_EXTENSIONS = frozenset({"apiextensions.k8s.io", "apiregistration.k8s.io"})
+"""Groups that are not Kubernetes' own core: their finalizers need no domain."""
+
 
 def normalise(call: Call, obj: Object, strict: list[str]) -> None:
     """Drop what the schema does not know, as ``fieldValidation`` asks, in place. Raises ApiError 400 or 422."""
@@ -36,6 +39,14 @@ def normalise(call: Call, obj: Object, strict: list[str]) -> None:
         call.warn(text)
 
 
+def check_types(call: Call, obj: Object) -> None:
+    """Whether an object has the types of its kind, before parts of it are taken over. Raises ApiError 422."""
+    schema = call.served.schema
+    found = meta.check_shape(obj) or (validate(schema, obj, None) if schema is not None else [])
+    if found:
+        raise errors.invalid(call.served.type.kind, _name(obj), found, group=call.served.type.group)
+
+
 def fill_defaults(call: Call, obj: Object) -> None:
     """Schema defaults, then the kind's own, in place."""
     served = call.served
@@ -50,7 +61,12 @@ def check(call: Call, new: Object, old: Object | None, *, subresource: str = "")
     behaviour = served.behaviour
     found: list[FieldError] = []
     if subresource not in ("status", "scale"):
-        found += meta.validate(new, namespaced=served.type.namespaced, validate_name=behaviour.validate_name)
+        found += meta.validate(
+            new,
+            namespaced=served.type.namespaced,
+            validate_name=behaviour.validate_name,
+            any_finalizer=served.custom or served.type.group in _EXTENSIONS,
+        )
     if old is not None:
         found += meta.validate_update(new["metadata"], old["metadata"])
     schema = served.schema

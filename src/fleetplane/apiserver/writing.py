@@ -25,6 +25,7 @@ from fleetplane.apiserver.decoding import MAX_BODY, YAML_TYPES, decode_json, dec
 from fleetplane.apiserver.encoding import encode
 from fleetplane.apiserver.following import Follower
 from fleetplane.apiserver.http import Response
+from fleetplane.apiserver.ownership import disown_fixed_parts
 from fleetplane.apiserver.registry import Served
 from fleetplane.apiserver.representation import load, respond_object, respond_record
 from fleetplane.apiserver.shared import is_shared
@@ -163,13 +164,15 @@ class Writes:
         if behaviour.has_generation:
             metadata["generation"] = 1
         validation.fill_defaults(call, obj)
+        if managed is None:
+            obj = self._tracked(call, None, obj, now)
+            if not served.custom:
+                disown_fixed_parts(obj)
+        else:
+            obj["metadata"]["managedFields"] = managed
         behaviour.prepare_create(obj)
         obj = await self._admission.mutate(call, self._admission_request(call, "CREATE", obj, None))
         await self._allocators.prepare(served, call.key_cluster, obj, None)
-        if managed is not None:
-            obj["metadata"]["managedFields"] = managed
-        else:
-            obj = self._tracked(call, None, obj, now)
         validation.check(call, obj, None)
         claims = await self._admission.validate(call, self._admission_request(call, "CREATE", obj, None))
         stored = await self._stored_form(served, obj, claims)
@@ -193,9 +196,7 @@ class Writes:
         self.place(call, obj)
         target = call.target
         if obj["metadata"].get("name") != target.name:
-            raise errors.bad_request(
-                f"the name of the object ({obj['metadata'].get('name', '')}) does not match the name on the URL ({target.name})"
-            )
+            raise _other_name(obj["metadata"].get("name", ""), call)
         validation.normalise(call, obj, strict)
         version = str(obj["metadata"].get("resourceVersion") or "")
         if not version and not call.served.behaviour.unconditional_update:
@@ -252,6 +253,8 @@ class Writes:
             if not call.served.custom:
                 patched = meta.drop_nulls(patched)
             validation.normalise(call, patched, strict)
+            if patched["metadata"].get("name") != call.target.name:
+                raise _other_name(patched["metadata"].get("name", ""), call)
             return patched
 
         return make
@@ -269,7 +272,7 @@ class Writes:
         self.place(call, applied)
         name = applied["metadata"].setdefault("name", call.target.name)
         if name != call.target.name:
-            raise errors.bad_request(f"metadata.name ({name}) does not match the name on the URL ({call.target.name})")
+            raise _other_name(name, call)
         if applied["metadata"].get("managedFields"):
             raise errors.bad_request("metadata.managedFields must be nil")
         if not call.served.custom:
@@ -383,6 +386,8 @@ class Writes:
         elif not subresource and behaviour.status_subresource and "status" in served.subresources:
             _restore(new, current, "status")
         validation.fill_defaults(call, new)
+        if operation != "Apply":
+            new = self._tracked(call, current, new, timestamp(self._environment.now()))
         rules = behaviour.subresources.get(subresource)
         if rules is not None:
             rules.prepare(new, current)
@@ -394,8 +399,6 @@ class Writes:
             await self._allocators.prepare(served, call.key_cluster, new, current)
         if behaviour.has_generation and subresource != "status" and _spec_changed(new, current):
             new["metadata"]["generation"] = int(old_metadata.get("generation") or 0) + 1
-        if operation != "Apply":
-            new = self._tracked(call, current, new, timestamp(self._environment.now()))
         if _same(new, current):
             return new, NO_CLAIMS
         validation.check(call, new, current, subresource=subresource)
@@ -585,6 +588,12 @@ def _ownable(served: Served, subresource: str) -> FieldFilter | None:
     if subresource == "status":
         return _ONLY_STATUS if served.custom else None
     return None if subresource else _NOT_STATUS
+
+
+def _other_name(name: str, call: Call) -> errors.ApiError:
+    return errors.bad_request(
+        f"the name of the object ({name}) does not match the name on the URL ({call.target.name})"
+    )
 
 
 def _namespace_of(call: Call) -> str:

@@ -160,8 +160,7 @@ class Collector:
                 identity.namespace or None,
                 uid=identity.uid,
                 resource_version=None if action.unblock else node.resource_version,
-                # Background is the server's choice unless the object already says otherwise by its finalizers.
-                propagation="Foreground" if action.policy == "Foreground" else None,
+                propagation=action.policy,  # said outright: some kinds would leave their dependents behind
             )
         except ApiError as error:
             if error.code == 404:
