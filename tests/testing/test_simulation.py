@@ -166,7 +166,6 @@ async def test_of_two_managers_one_writes_at_a_time(simulation: Simulation) -> N
     processes = {}
     for name in ("first", "second"):
         election = LeaderElection("greetings", identity=name)
-<<<<<<< Updated upstream
         processes[name] = simulation.process(name, operator(simulation.environment, election), restart_after=60)
     for _ in range(4):
         await live_a_little(simulation, changes=8)
@@ -174,10 +173,6 @@ async def test_of_two_managers_one_writes_at_a_time(simulation: Simulation) -> N
         await simulation.run(seconds=60)
         lease = await simulation.client.get(LEASES, "greetings", "kube-system")
         processes[lease["spec"]["holderIdentity"]].kill()
-=======
-        process = simulation.process(name, operator(simulation.environment, election), restart_after=40)
-        process.crashes(mean_requests=25)
->>>>>>> Stashed changes
 
     simulation.calm()
     await simulation.settle()
