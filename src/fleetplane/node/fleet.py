@@ -35,6 +35,7 @@ from fleetplane.node.registration import (
 )
 from fleetplane.node.reporter import StatusReporter
 from fleetplane.node.simulated import Behaviour, SimulatedRuntime, node_networks
+from fleetplane.node.stats import ContainerUse, NodeUse
 from fleetplane.node.status import NodeFacts
 from fleetplane.node.streams import EngineStreams
 
@@ -139,6 +140,16 @@ class SimulatedFleet:
             group.create_task(nodes.run())
             nodes.add_handler(self._node_changed)
             await self._renew()
+
+    async def usage(self, node: str) -> NodeUse:
+        """What a simulated node would seem to use: a thousandth of a core and 16 MiB for each container."""
+        now = self.environment.now()
+        found = []
+        for worker in self.engine.workers.values():
+            for state in worker.observed().running if self.runtime.node_of(worker.uid) == node else ():
+                found.append(ContainerUse(worker.uid, state.name, state.id, 1_000_000, 16 << 20))
+        memory = sum(one.memory_bytes for one in found)
+        return NodeUse(now, 15.0, sum(one.cpu_nanocores for one in found), memory, found)
 
     # Nodes
 

@@ -164,6 +164,11 @@ class SimulatedRuntime:
     def add_node(self, name: str, networks: Sequence[str]) -> None:
         self._pools[name] = AddressPool(networks)
 
+    def node_of(self, pod_uid: str) -> str:
+        """The node a pod's sandbox is on; empty when it has none."""
+        sandbox = self._sandboxes.get(self._sandbox_of_pod.get(pod_uid, ""))
+        return sandbox.labels.get(Label.NODE, "") if sandbox is not None else ""
+
     async def info(self) -> RuntimeInfo:
         return RuntimeInfo("simulated", "1.0.0", ("nothing is run: containers are simulated",))
 

@@ -111,13 +111,13 @@ class PodmanRuntime:
             raise RuntimeFailure(str(error)) from error
         api = PodmanApi(service.socket)
         try:
-            version = await api.call("GET", "/version")
+            version = await api.version()
             await network.start()
         except BaseException:
             await api.close()
             await service.stop()
             raise
-        return cls(host, service, api, network, instance, environment, str((version or {}).get("Version") or ""), notes)
+        return cls(host, service, api, network, instance, environment, version, notes)
 
     async def info(self) -> RuntimeInfo:
         return RuntimeInfo("podman", self._version, self._notes)
