@@ -39,7 +39,7 @@ from fleetplane.node.reporter import StatusReporter
 from fleetplane.node.runtime import ContainerRuntime, Label, RuntimeFailure, RuntimeInfo
 from fleetplane.node.sources import Sources
 from fleetplane.node.static_pods import StaticPods
-from fleetplane.node.stats import Usage
+from fleetplane.node.stats import NodeUse, Usage
 from fleetplane.node.status import NodeFacts
 from fleetplane.node.streams import EngineStreams
 from fleetplane.node.tokens import Tokens
@@ -156,6 +156,10 @@ class NodeAgent:
             },
             images=self._images,
         )
+
+    async def node_usage(self, node: str) -> NodeUse | None:
+        """What the node and its containers use, as last sampled; None for another node."""
+        return self.usage.latest if node == self.name else None
 
     def _build_settings(self) -> BuildSettings:
         return BuildSettings(

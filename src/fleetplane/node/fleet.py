@@ -141,8 +141,10 @@ class SimulatedFleet:
             nodes.add_handler(self._node_changed)
             await self._renew()
 
-    async def usage(self, node: str) -> NodeUse:
+    async def node_usage(self, node: str) -> NodeUse | None:
         """What a simulated node would seem to use: a thousandth of a core and 16 MiB for each container."""
+        if node not in self.nodes:
+            return None
         now = self.environment.now()
         found = []
         for worker in self.engine.workers.values():
