@@ -9,6 +9,7 @@ from fleetplane.apiserver.admission.builtin import builtin_admission
 from fleetplane.apiserver.admission.chain import AdmissionChain
 from fleetplane.apiserver.admission.definitions import definition_plugins
 from fleetplane.apiserver.admission.namespaces import NamespaceView, namespace_plugins
+from fleetplane.apiserver.admission.policies.dispatch import Policies
 from fleetplane.apiserver.admission.webhooks.calling import Webhooks
 from fleetplane.apiserver.allocation import Allocators
 from fleetplane.apiserver.audit import Audit
@@ -81,6 +82,7 @@ def assemble(
     own = OwnWrites(registry, clusters.name_of)
     builtin = builtin_admission(store, environment, clusters, own)
     outgoing = Outgoing(Services(reader, environment))
+    policies = Policies(registry, namespaces, reader, security.authorize, own)
     webhooks = Webhooks(registry, namespaces, outgoing, security.authorize, environment)
 
     def cluster_id(name: str) -> str:
@@ -96,7 +98,7 @@ def assemble(
             *plugins,
         ],
         reader.in_cluster,
-        [webhooks],
+        [policies, webhooks],
     )
     followers: list[Follower] = []
 
@@ -110,6 +112,7 @@ def assemble(
     follow(LOGICAL_CLUSTERS.group, LOGICAL_CLUSTERS.plural, logical.apply)
     security.follow(follow)
     builtin.follow(follow)
+    policies.follow(follow)
     webhooks.follow(follow)
 
     async def restrict_token(call: Call, wanted: Object) -> None:
@@ -161,6 +164,7 @@ def assemble(
         lambda: cleanup.run(server.writes, server.deletes, clusters.name_of),
         lambda: logical.run(server.writes),
         *builtin.background,
+        policies.type_checking.run,
         outgoing.run,
     ]
     return server

@@ -11,6 +11,7 @@ from typing import Final
 
 from fleetplane.apiserver.admission.default_classes import claim_resizing, default_ingress_class, default_storage_class
 from fleetplane.apiserver.admission.limits import limit_plugins
+from fleetplane.apiserver.admission.policies.checking import expression_checks
 from fleetplane.apiserver.admission.priorities import priority_plugins
 from fleetplane.apiserver.admission.protection import protect_storage, taint_new_nodes
 from fleetplane.apiserver.admission.quotas.ledger import QuotaLedger
@@ -88,6 +89,7 @@ def builtin_admission(
         "DefaultIngressClass": default_ingress_class(made.ingress_classes, cluster_id),
         "StorageObjectInUseProtection": [protect_storage()],
         "RuntimeClass": runtime_class_plugins(made.runtime_classes, cluster_id),
+        "": expression_checks(),
         "ResourceQuota": [quota_plugin(made.ledger, cluster_id, environment)],
     }
     made.plugins = [one for name, several in plugins.items() if name not in off for one in several]

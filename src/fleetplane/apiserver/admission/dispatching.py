@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
+from fleetplane.apiserver import metadata as meta
 from fleetplane.apiserver.call import Call
 from fleetplane.model.admission import AdmissionRequest
 from fleetplane.model.objects import Object
@@ -52,3 +54,17 @@ def options_of(call: Call, request: AdmissionRequest) -> Object:
         if call.request.query.get("fieldValidation"):
             made["fieldValidation"] = call.field_validation
     return made
+
+
+_KEPT: Final = (*meta.SERVER_OWNED, "namespace", "generation")
+
+
+def with_own(made: Object, before: Mapping[str, Any]) -> Object:
+    """What somebody else made of an object, with what the server owns of it as it was."""
+    metadata = dict(made["metadata"])
+    for key in _KEPT:
+        if key in before["metadata"]:
+            metadata[key] = before["metadata"][key]
+        else:
+            metadata.pop(key, None)
+    return {**made, "metadata": metadata}

@@ -16,6 +16,7 @@ from fleetplane.apiserver.registry import Served
 from fleetplane.model.admission import AdmissionRequest
 from fleetplane.model.cel import CelCompileError, CelCostExceeded, CelError, Program, compile
 from fleetplane.model.cel.admission import match_declarations
+from fleetplane.model.cel.cost import PER_CALL_LIMIT
 from fleetplane.model.cel.library.authorization import AuthorizationCheck, AuthorizationDecision, Authorizer
 from fleetplane.model.objects import Object
 from fleetplane.model.user import UserInfo, service_account_user
@@ -58,7 +59,7 @@ def all_match(conditions: Sequence[Condition], variables: Mapping[str, Any]) -> 
             problems.append(f"compilation error: {one.program}")
             continue
         try:
-            outcome = one.program.run(variables, cost_limit=max(budget, 1))
+            outcome = one.program.run(variables, cost_limit=max(min(budget, PER_CALL_LIMIT), 1))
         except CelCostExceeded:
             problems.append(
                 "validation failed due to running out of cost budget, no further validation rules will be run"

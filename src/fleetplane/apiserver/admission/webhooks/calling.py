@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from fleetplane.apiserver import metadata as meta
-from fleetplane.apiserver.admission.dispatching import Memory, options_of
+from fleetplane.apiserver.admission.dispatching import Memory, options_of, with_own
 from fleetplane.apiserver.admission.matching import Meant
 from fleetplane.apiserver.admission.namespaces import NamespaceView
 from fleetplane.apiserver.admission.refusals import forbid
@@ -41,7 +40,6 @@ from fleetplane.model.patch import json_patch
 log = logging.getLogger(__name__)
 
 GROUP: Final = "admissionregistration.k8s.io"
-_KEPT: Final = (*meta.SERVER_OWNED, "namespace", "generation")
 
 
 class _Failed(Exception):
@@ -211,7 +209,7 @@ class Webhooks:
         if not _still_an_object(made, request.new, meant.served):
             raise errors.internal(f'admission webhook "{hook.name}" made something else of the object')
         restored = await convert_to(call.served, made, request.new["apiVersion"])
-        return replace(request, new=_with_own(restored, request.new))
+        return replace(request, new=with_own(restored, request.new))
 
 
 async def _in_version(obj: Object | None, served: Served) -> Object | None:
@@ -230,14 +228,3 @@ def _still_an_object(made: Any, before: Mapping[str, Any], served: Served) -> bo
         and made.get("kind") == before.get("kind")
         and made.get("apiVersion") == _version_for(before, served)
     )
-
-
-def _with_own(made: Object, before: Object) -> Object:
-    """What the server owns is as it was."""
-    metadata = dict(made["metadata"])
-    for key in _KEPT:
-        if key in before["metadata"]:
-            metadata[key] = before["metadata"][key]
-        else:
-            metadata.pop(key, None)
-    return {**made, "metadata": metadata}
