@@ -7,8 +7,10 @@ from typing import Final
 from fleetplane.controller.controller import Controller
 from fleetplane.controller.manager import Manager
 from fleetplane.model.builtin.types import (
+    CERTIFICATE_SIGNING_REQUESTS,
     CONFIG_MAPS,
     CONTROLLER_REVISIONS,
+    CRON_JOBS,
     CUSTOM_RESOURCE_DEFINITIONS,
     DAEMON_SETS,
     DEPLOYMENTS,
@@ -19,15 +21,21 @@ from fleetplane.model.builtin.types import (
     NAMESPACES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
+    POD_DISRUPTION_BUDGETS,
     PODS,
     REPLICA_SETS,
+    REPLICATION_CONTROLLERS,
     RESOURCE_QUOTAS,
+    SECRETS,
     SERVICE_ACCOUNTS,
     SERVICES,
     STATEFUL_SETS,
 )
+from fleetplane.workloads.certificates.reconcile import Approve, Certificates, Sign
+from fleetplane.workloads.cronjob.reconcile import CronJobs
 from fleetplane.workloads.daemonset.reconcile import DaemonSets
 from fleetplane.workloads.deployment.reconcile import Deployments
+from fleetplane.workloads.disruption.reconcile import Budgets
 from fleetplane.workloads.endpoints.reconcile import ServiceEndpoints
 from fleetplane.workloads.garbage.reconcile import GarbageCollection
 from fleetplane.workloads.job.reconcile import Jobs, OrphanPods
@@ -35,9 +43,10 @@ from fleetplane.workloads.namespaces.defaults import ACCOUNT_FIELDS, ROOT_CA_FIE
 from fleetplane.workloads.namespaces.reconcile import Namespaces
 from fleetplane.workloads.nodes.lifecycle import LEASE_NAMESPACE, NodeLifecycle
 from fleetplane.workloads.nodes.taints import TaintEviction
+from fleetplane.workloads.podgc.reconcile import PodCollection
 from fleetplane.workloads.quota.reconcile import NAME as QUOTAS_NAME
 from fleetplane.workloads.quota.reconcile import Quotas
-from fleetplane.workloads.replicaset.reconcile import REPLICA_SET, Replicas
+from fleetplane.workloads.replicaset.reconcile import REPLICA_SET, REPLICATION_CONTROLLER, Replicas
 from fleetplane.workloads.scheduler.plugins import Plugins
 from fleetplane.workloads.scheduler.reconcile import Scheduler
 from fleetplane.workloads.shared.actor import Actor
@@ -45,6 +54,9 @@ from fleetplane.workloads.shared.nodecache import NodeCache
 from fleetplane.workloads.shared.nodepods import NodePods
 from fleetplane.workloads.shared.podcache import PodCache
 from fleetplane.workloads.statefulset.reconcile import StatefulSets
+from fleetplane.workloads.tokens.reconcile import FIELDS as TOKEN_FIELDS
+from fleetplane.workloads.tokens.reconcile import NAMESPACE as TOKEN_NAMESPACE
+from fleetplane.workloads.tokens.reconcile import TokenCleaner
 
 _SHARED: Final = (
     PODS,
@@ -60,23 +72,30 @@ _SHARED: Final = (
     SERVICES,
     ENDPOINT_SLICES,
     ENDPOINTS,
+    REPLICATION_CONTROLLERS,
+    POD_DISRUPTION_BUDGETS,
+    CRON_JOBS,
 )
 """Resources that some controller caches anyway: the garbage collector sees them through the same informers."""
 
 
 def controllers(
-    manager: Manager, *, root_certificate: str = "", scheduler_plugins: Plugins | None = None
+    manager: Manager,
+    *,
+    root_certificate: str = "",
+    certificates: tuple[Approve, Sign] | None = None,
+    scheduler_plugins: Plugins | None = None,
 ) -> list[Controller]:
     """The controllers, to be added to the manager before it runs.
 
-    ``root_certificate`` (PEM) is published in every namespace, unless empty. ``scheduler_plugins`` are those of
-    installed packages unless given.
+    ``root_certificate`` (PEM) is published in every namespace, unless empty. ``certificates`` decide about and sign
+    CertificateSigningRequests; without them requests wait. ``scheduler_plugins`` are those of installed packages
+    unless given.
     """
     actor = Actor(manager.client, manager.environment, manager.events)
     pods = PodCache(manager.informer(PODS))
     replica_sets = manager.informer(REPLICA_SETS)
-    plugins = Plugins.installed() if scheduler_plugins is None else scheduler_plugins
-    scheduler = Scheduler(actor, pods, manager.informer(NODES), manager.informer(NAMESPACES), plugins=plugins)
+    deployments = manager.informer(DEPLOYMENTS)
     namespaces = manager.informer(NAMESPACES)
     accounts = manager.informer(SERVICE_ACCOUNTS, fields=ACCOUNT_FIELDS)
     jobs = manager.informer(JOBS)
@@ -96,13 +115,25 @@ def controllers(
         for request in quotas.in_namespace(cluster, namespace):
             manager.runner(QUOTAS_NAME).enqueue(request)
 
+    replication_controllers = manager.informer(REPLICATION_CONTROLLERS)
+    sized = [deployments, replica_sets, stateful_sets, replication_controllers]
+    budgets = Budgets(actor, manager.informer(POD_DISRUPTION_BUDGETS), pods, sized)
+    scheduler = Scheduler(
+        actor,
+        pods,
+        manager.informer(NODES),
+        namespaces,
+        plugins=Plugins.installed() if scheduler_plugins is None else scheduler_plugins,
+        budgets=budgets.count_protected,
+    )
     made = [
         Namespaces(actor, namespaces).controller(),
         Accounts(actor, namespaces, accounts).controller(),
         GarbageCollection(manager, actor, shared, definitions, wake_quotas).controller(),
         quotas.controller(),
         Replicas(REPLICA_SET, actor, replica_sets, pods).controller("replicaset"),
-        Deployments(actor, manager.informer(DEPLOYMENTS), replica_sets, pods).controller(),
+        Replicas(REPLICATION_CONTROLLER, actor, replication_controllers, pods).controller("replicationcontroller"),
+        Deployments(actor, deployments, replica_sets, pods).controller(),
         StatefulSets(actor, stateful_sets, pods, claims, history).controller(),
         DaemonSets(actor, daemon_sets, pods, nodes, history).controller(),
         Jobs(actor, jobs, pods).controller(),
@@ -110,9 +141,16 @@ def controllers(
         ServiceEndpoints(actor, services, pods, nodes, slices, endpoints).controller(),
         NodeLifecycle(actor, nodes, leases, node_pods).controller(),
         TaintEviction(actor, manager.informer(NODES), node_pods, pods).controller(),
+        CronJobs(actor, manager.informer(CRON_JOBS), jobs).controller(),
+        budgets.controller(),
+        PodCollection(actor, pods, node_pods, nodes).controller(),
+        TokenCleaner(actor, manager.informer(SECRETS, namespace=TOKEN_NAMESPACE, fields=TOKEN_FIELDS)).controller(),
         scheduler.controller(),
     ]
+    if certificates is not None:
+        requests = manager.informer(CERTIFICATE_SIGNING_REQUESTS)
+        made.append(Certificates(actor, requests, *certificates).controller())
     if root_certificate:
-        certificates = manager.informer(CONFIG_MAPS, fields=ROOT_CA_FIELDS)
-        made.append(RootCertificates(actor, namespaces, certificates, root_certificate).controller())
+        published = manager.informer(CONFIG_MAPS, fields=ROOT_CA_FIELDS)
+        made.append(RootCertificates(actor, namespaces, published, root_certificate).controller())
     return made

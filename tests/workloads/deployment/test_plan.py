@@ -202,13 +202,18 @@ def test_a_late_status_of_a_shrinking_set_takes_no_more_than_may_be_missing():
     (old,) = world.sets
     world.set_image("web:2")
     world.decide()
-    world.decide()
-    world.decide()
     (new,) = set(world.sets) - {old}
+    world.report(new)
+    world.decide()
+    world.decide()
     world.run_pods(new, ready=True)
     world.report(new)  # two new ones run; the old set still says that ten of its eight are available
     assert (world.sets[old]["spec"]["replicas"], world.sets[old]["status"]["availableReplicas"]) == (8, 10)
 
     world.decide()
+    assert world.sets[old]["spec"]["replicas"] == 8
 
+    world.run_pods(old, ready=True)
+    world.report(old)
+    world.decide()
     assert world.sets[old]["spec"]["replicas"] == 6

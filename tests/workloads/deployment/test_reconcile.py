@@ -59,7 +59,7 @@ def test_a_settled_deployment_writes_nothing():
         await stage.until(lambda: is_complete(stage, 3))
         await stage.quiet()
         before = stage.write_count()
-        await asyncio.sleep(24 * 3600)
+        await asyncio.sleep(2 * 3600)
         await stage.crash()
         await stage.start()
         await asyncio.sleep(3600)
@@ -68,7 +68,7 @@ def test_a_settled_deployment_writes_nothing():
     play(story)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_faults_and_crashes_never_break_the_fenceposts_and_all_ends_well(seed):
     async def story(stage: Stage) -> None:
         await stage.create(

@@ -1,7 +1,8 @@
 """How many pods each ReplicaSet of a Deployment should have: rolling, recreating, and scaling in proportion. Pure.
 
-The arithmetic is that of kube-controller-manager, with one sharper rule: pods of a set that is being scaled down never
-count as available beyond its wanted size, so that a late status cannot take away more than ``maxUnavailable``.
+The arithmetic is that of kube-controller-manager, with two sharper rules so that a late status cannot take away more
+than ``maxUnavailable``: pods of a set never count as available beyond its wanted size, and a status that was written
+before the set's latest size was seen counts for nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from fleetplane.workloads.deployment.sets import (
     available,
     by_age,
     fenceposts,
+    is_observed,
     is_rolling,
     replicas,
     revision,
@@ -55,9 +57,13 @@ def roll_new(deployment: Mapping[str, Any], new: Object, old: Sequence[Object]) 
 
 
 def roll_old(deployment: Mapping[str, Any], new: Object, old: Sequence[Object]) -> Sizes:
-    """Takes unhealthy pods of old sets first, then healthy ones as far as ``maxUnavailable`` allows."""
+    """Takes unhealthy pods of old sets first, then healthy ones as far as ``maxUnavailable`` allows.
+
+    Waits while a set has not seen its latest size: it may have been smaller in between, and its status would promise
+    pods that are gone.
+    """
     old = by_age(active(old))
-    if not old:
+    if not old or not all(map(is_observed, (new, *old))):
         return {}
     minimum = replicas(deployment) - fenceposts(deployment)[1]
     spare = sum(map(replicas, old)) + available(new) - minimum

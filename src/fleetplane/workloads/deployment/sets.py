@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fleetplane.client.protocol import CLUSTER_ANNOTATION
 from fleetplane.model.builtin.types import DEPLOYMENTS, REPLICA_SETS
-from fleetplane.model.objects import Object, metadata, name, namespace, uid
+from fleetplane.model.objects import Object, generation, metadata, name, namespace, uid
 from fleetplane.model.objects import annotations as annotations_of
 from fleetplane.workloads.shared.numbers import scaled
 from fleetplane.workloads.shared.ownership import owner_reference
@@ -43,6 +43,11 @@ def status_count(obj: Mapping[str, Any], field: str) -> int:
 def available(replica_set: Mapping[str, Any]) -> int:
     """Available pods that will stay: a status older than a scale-down may still count those that go."""
     return min(status_count(replica_set, "availableReplicas"), replicas(replica_set))
+
+
+def is_observed(replica_set: Mapping[str, Any]) -> bool:
+    """Whether its status was written after its controller saw the latest spec."""
+    return status_count(replica_set, "observedGeneration") >= generation(replica_set)
 
 
 def is_rolling(deployment: Mapping[str, Any]) -> bool:

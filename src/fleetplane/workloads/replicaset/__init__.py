@@ -1,1 +1,1 @@
-"""ReplicaSet: keeps so many pods of one template alive."""
+"""ReplicaSet (and the older ReplicationController): keeps so many pods of one template alive."""

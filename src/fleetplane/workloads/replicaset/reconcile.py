@@ -9,7 +9,7 @@ from fleetplane.client.informer import Informer
 from fleetplane.client.snapshot import Snapshot
 from fleetplane.controller.controller import Controller, Request, Result, Watch
 from fleetplane.controller.errors import Permanent
-from fleetplane.model.builtin.types import PODS, REPLICA_SETS
+from fleetplane.model.builtin.types import PODS, REPLICA_SETS, REPLICATION_CONTROLLERS
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, controller_of, uid
 from fleetplane.model.resources import ResourceType
@@ -43,6 +43,7 @@ class Kind:
 
 
 REPLICA_SET = Kind(REPLICA_SETS)
+REPLICATION_CONTROLLER = Kind(REPLICATION_CONTROLLERS, selects_by_map=True)
 
 
 class Replicas:

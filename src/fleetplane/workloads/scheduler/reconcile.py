@@ -8,7 +8,7 @@ assumed at once and written in the background, a bounded number at a time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 import orjson
@@ -23,6 +23,7 @@ from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, condition, uid
 from fleetplane.workloads.scheduler.core import Bind, Core, Refused
 from fleetplane.workloads.scheduler.plugins import Plugins
+from fleetplane.workloads.scheduler.preemption import Budgets
 from fleetplane.workloads.scheduler.queue import Entry
 from fleetplane.workloads.scheduler.shape import DEFAULT_SCHEDULER, PodInfo
 from fleetplane.workloads.shared.actor import Actor
@@ -36,6 +37,8 @@ _TURN: Final = 16
 
 
 class Scheduler:
+    """``budgets`` tells per cluster how many of some pods must rather not be evicted (see ``preemption``)."""
+
     def __init__(
         self,
         actor: Actor,
@@ -45,11 +48,12 @@ class Scheduler:
         *,
         plugins: Plugins | None = None,
         names: Collection[str] = (DEFAULT_SCHEDULER,),
+        budgets: Callable[[str], Budgets] | None = None,
     ) -> None:
         self._actor = actor
         self._views = pods
         self._pods = pods.informer
-        self.core = Core(plugins, names)
+        self.core = Core(plugins, names, budgets=budgets)
         self._writes: set[asyncio.Task[None]] = set()
         self._seen: dict[str, tuple[str, bool]] = {}
         self._pods.add_handler(self._see_pod)

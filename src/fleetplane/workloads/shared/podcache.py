@@ -52,6 +52,9 @@ class PodCache:
     def get(self, key: ObjectKey) -> Pod | None:
         return self._pods.get(key)
 
+    def items(self) -> list[tuple[ObjectKey, Pod]]:
+        return list(self._pods.items())
+
     def owned_by(self, owner_uid: str) -> list[Pod]:
         """Pods whose controller is this, in any phase."""
         return self._owned.find(owner_uid)

@@ -1,0 +1,1 @@
+"""CronJob: makes Jobs by the clock."""

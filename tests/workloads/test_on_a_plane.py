@@ -1,0 +1,186 @@
+"""The built-in controllers on a whole plane: the real server, the real scheduler, simulated nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleetplane.client.protocol import Client
+from fleetplane.model.builtin.types import (
+    CONFIG_MAPS,
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    JOBS,
+    NAMESPACES,
+    NODES,
+    PODS,
+    REPLICA_SETS,
+    RESOURCE_QUOTAS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    STATEFUL_SETS,
+)
+from fleetplane.model.errors import ApiError
+from fleetplane.model.objects import is_condition_true
+from fleetplane.plane import Plane
+from fleetplane.settings import Settings
+
+Object = dict[str, Any]
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[Client]:
+    settings = Settings(data_dir=tmp_path, port=0, runtime="simulated", nodes=3, operators="none")
+    async with Plane(settings) as plane:
+        yield plane.client().in_cluster("root")
+
+
+async def until(holds: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not await holds():
+            await asyncio.sleep(0.05)
+
+
+def template(app: str, image: str = "web:1", **spec: Any) -> Object:
+    return {"metadata": {"labels": {"app": app}}, "spec": {"containers": [{"name": "main", "image": image}], **spec}}
+
+
+def workload(name: str, **spec: Any) -> Object:
+    selector = {"matchLabels": {"app": name}}
+    return {
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"selector": selector, "template": template(name), **spec},
+    }
+
+
+async def ready(client: Client, app: str) -> int:
+    found = (await client.list(PODS, "default", labels=f"app={app}")).items
+    return sum(is_condition_true(one, "Ready") and not one["metadata"].get("deletionTimestamp") for one in found)
+
+
+async def revision_of(client: Client) -> dict[str, str]:
+    """Versions of everything that must not change by itself."""
+    found = {}
+    kinds = (
+        DEPLOYMENTS,
+        REPLICA_SETS,
+        STATEFUL_SETS,
+        DAEMON_SETS,
+        JOBS,
+        PODS,
+        SERVICES,
+        ENDPOINT_SLICES,
+        RESOURCE_QUOTAS,
+        NODES,
+        NAMESPACES,
+    )
+    for kind in kinds:
+        for one in (await client.list(kind)).items:
+            found[f"{kind.plural}/{one['metadata']['name']}"] = one["metadata"]["resourceVersion"]
+    return found
+
+
+async def test_every_kind_comes_up_and_then_nothing_is_written(client: Client) -> None:
+    await client.create(DEPLOYMENTS, workload("web", replicas=3))
+    await client.create(STATEFUL_SETS, workload("db", replicas=2, serviceName="db"))
+    await client.create(DAEMON_SETS, workload("agent"))
+    job = {
+        "metadata": {"name": "pi", "namespace": "default"},
+        "spec": {"completions": 3, "parallelism": 2, "template": template("pi", restartPolicy="Never")},
+    }
+    await client.create(JOBS, job)
+    service = {
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]},
+    }
+    await client.create(SERVICES, service)
+    quota = {"metadata": {"name": "q", "namespace": "default"}, "spec": {"hard": {"pods": "50", "services": "9"}}}
+    await client.create(RESOURCE_QUOTAS, quota)
+
+    async def all_up() -> bool:
+        up = [await ready(client, app) for app in ("web", "db", "agent")]
+        return up == [3, 2, 3] and is_condition_true(await client.get(JOBS, "pi", "default"), "Complete")
+
+    await until(all_up)
+    assert (await client.get(JOBS, "pi", "default"))["status"]["succeeded"] == 3
+    await asyncio.sleep(1)
+    deployment = await client.get(DEPLOYMENTS, "web", "default")
+    assert is_condition_true(deployment, "Available")
+    assert deployment["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == "1"
+    assert (await client.get(RESOURCE_QUOTAS, "q", "default"))["status"]["used"] == {"pods": "8", "services": "2"}
+    (slice_,) = (await client.list(ENDPOINT_SLICES, "default", labels="kubernetes.io/service-name=web")).items
+    assert sum(one["conditions"]["ready"] for one in slice_["endpoints"]) == 3
+    before = await revision_of(client)
+    await asyncio.sleep(2)
+    assert await revision_of(client) == before
+
+
+async def test_a_roll_out_ends_with_the_new_image_everywhere(client: Client) -> None:
+    await client.create(DEPLOYMENTS, workload("web", replicas=4))
+    await until(lambda: _complete(client, 4))
+    patch = {"spec": {"template": template("web", "web:2")}}
+    await client.patch(DEPLOYMENTS, "web", patch, "default", type="strategic")
+    await until(lambda: _complete(client, 4))
+    pods = (await client.list(PODS, "default", labels="app=web")).items
+    running = [one for one in pods if not one["metadata"].get("deletionTimestamp")]
+    assert {one["spec"]["containers"][0]["image"] for one in running} == {"web:2"}
+
+
+async def _complete(client: Client, total: int) -> bool:
+    found = await client.get(DEPLOYMENTS, "web", "default")
+    status = found.get("status") or {}
+    counts = [status.get(key) for key in ("replicas", "updatedReplicas", "availableReplicas")]
+    return counts == [total] * 3 and status["observedGeneration"] == found["metadata"]["generation"]
+
+
+async def test_a_namespace_is_made_whole_and_goes_whole(client: Client) -> None:
+    await client.create(NAMESPACES, {"metadata": {"name": "team"}})
+    await until(lambda: _exists(client, SERVICE_ACCOUNTS, "default", "team"))
+    in_team = workload("web", replicas=2)
+    in_team["metadata"]["namespace"] = "team"
+    await client.create(DEPLOYMENTS, in_team)
+    await client.create(CONFIG_MAPS, {"metadata": {"name": "c", "namespace": "team"}})
+
+    async def has_pods() -> bool:
+        return len((await client.list(PODS, "team")).items) == 2
+
+    await until(has_pods)
+    await client.delete(NAMESPACES, "team")
+
+    async def gone() -> bool:
+        return not await _exists(client, NAMESPACES, "team", None)
+
+    await until(gone)
+
+
+async def _exists(client: Client, kind: Any, name: str, namespace: str | None) -> bool:
+    try:
+        await client.get(kind, name, namespace)
+    except ApiError as error:
+        if error.code == 404:
+            return False
+        raise
+    return True
+
+
+@pytest.mark.parametrize("propagation", ["Background", "Foreground", "Orphan"])
+async def test_deleting_a_deployment_treats_its_children_as_asked(client: Client, propagation: Any) -> None:
+    await client.create(DEPLOYMENTS, workload("web", replicas=2))
+    await until(lambda: _complete(client, 2))
+    await client.delete(DEPLOYMENTS, "web", "default", propagation=propagation)
+
+    async def settled() -> bool:
+        if await _exists(client, DEPLOYMENTS, "web", "default"):
+            return False
+        sets = (await client.list(REPLICA_SETS, "default")).items
+        pods = (await client.list(PODS, "default", labels="app=web")).items
+        if propagation == "Orphan":
+            return len(sets) == 1 and len(pods) == 2 and not sets[0]["metadata"].get("ownerReferences")
+        return not sets and not pods
+
+    await until(settled)
