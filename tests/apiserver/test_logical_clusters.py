@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+from datetime import UTC, datetime, timedelta
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from fleetplane.apiserver.http import Request
 from fleetplane.model.objects import Object
+from fleetplane.model.user import UserInfo
 from fleetplane.testing.plane import TestServer
 
 CLUSTERS = "/apis/fleetplane.io/v1alpha1/logicalclusters"
@@ -105,3 +114,92 @@ async def test_custom_kinds_belong_to_the_cluster_that_defines_them(api: TestSer
     assert code == 201
     assert (await api.call("GET", "/clusters/one/apis/example.com/v1/widgets"))[0] == 200
     assert (await api.call("GET", "/apis/example.com/v1/widgets"))[0] == 404
+
+
+# -- credentials
+
+
+def signing_request(name: str = "anybody") -> tuple[ec.EllipticCurvePrivateKey, str]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return key, base64.b64encode(made.public_bytes(serialization.Encoding.PEM)).decode()
+
+
+async def certificate(api: TestServer, cluster: str, **spec: object) -> x509.Certificate:
+    body = {"spec": {"request": signing_request()[1], **spec}}
+    code, answer = await api.call("POST", f"{CLUSTERS}/{cluster}/credentials", body)
+    assert code == 201, answer
+    return x509.load_pem_x509_certificate(base64.b64decode(answer["status"]["certificate"]))
+
+
+async def as_holder(api: TestServer, cert: x509.Certificate, path: str) -> int:
+    """The answer to a GET over a connection that showed the certificate."""
+    der = cert.public_bytes(serialization.Encoding.DER)
+    return (await api.server.handle(Request("GET", path, {}, {}, {}, b"", der, "test", None))).status
+
+
+async def test_credentials_open_their_own_cluster_and_no_other(api: TestServer) -> None:
+    await opened(api, "one")
+    await opened(api, "two")
+
+    cert = await certificate(api, "one")
+
+    assert await as_holder(api, cert, "/clusters/one/api/v1/secrets") == 200
+    for other in ("/clusters/two/api/v1/secrets", "/clusters/root/api/v1/secrets", "/clusters/*/api/v1/secrets"):
+        assert await as_holder(api, cert, other) == 401
+
+
+async def test_credentials_of_a_dead_cluster_mean_nothing_to_its_successor(api: TestServer) -> None:
+    await opened(api, "one")
+    cert = await certificate(api, "one")
+    await closed(api, "one")
+
+    await opened(api, "one")
+
+    assert await as_holder(api, cert, "/clusters/one/api/v1/secrets") == 401
+
+
+async def test_credentials_last_as_long_as_asked_for(api: TestServer) -> None:
+    await opened(api, "one")
+
+    cert = await certificate(api, "one", expirationSeconds=3600)
+
+    left = cert.not_valid_after_utc - datetime.now(UTC)
+    assert timedelta(minutes=59) < left <= timedelta(minutes=60)
+
+
+async def test_only_who_may_create_credentials_gets_them(api: TestServer) -> None:
+    await opened(api, "one")
+    body = {"spec": {"request": signing_request()[1]}}
+
+    code, _ = await api.call("POST", f"{CLUSTERS}/one/credentials", body, user=UserInfo("mallory"))
+
+    assert code == 403
+
+
+async def test_a_request_that_is_none_is_refused_by_its_field(api: TestServer) -> None:
+    await opened(api, "one")
+
+    code, status = await api.call("POST", f"{CLUSTERS}/one/credentials", {"spec": {"request": "AAAA"}})
+
+    assert (code, status["details"]["causes"][0]["field"]) == (422, "spec.request")
+
+
+async def test_no_cluster_can_have_the_namespace_of_the_operators_accounts(api: TestServer) -> None:
+    await opened(api, "one")
+
+    code, _ = await api.call("POST", "/clusters/one/api/v1/namespaces", {"metadata": {"name": "fleetplane-system"}})
+
+    assert code == 403
+
+
+async def test_a_cluster_on_the_hosts_nodes_says_so_inside(api: TestServer) -> None:
+    await api.call("POST", CLUSTERS, {"metadata": {"name": "guest"}, "spec": {"dataPlane": "Host"}})
+    async with asyncio.timeout(5):
+        while (await api.call("GET", "/clusters/guest/api/v1/namespaces/kube-system"))[0] != 200:
+            await asyncio.sleep(0.001)
+
+    _, found = await api.call("GET", "/clusters/guest/api/v1/namespaces/kube-system")
+
+    assert found["metadata"]["labels"]["fleetplane.io/data-plane"] == "host"

@@ -16,6 +16,7 @@ from fleetplane.apiserver.audit import Audit
 from fleetplane.apiserver.authorization.defaults import default_objects
 from fleetplane.apiserver.call import Call
 from fleetplane.apiserver.cleanup import DefinitionCleanup
+from fleetplane.apiserver.cluster_credentials import credentials_handler
 from fleetplane.apiserver.clusters import Clusters
 from fleetplane.apiserver.commits import commit_handler, served_commits
 from fleetplane.apiserver.crds import Definitions
@@ -26,6 +27,7 @@ from fleetplane.apiserver.logical import (
     LOGICAL_CLUSTERS,
     LogicalClusters,
     logical_cluster_plugin,
+    reserved_namespace_plugin,
     served_logical_clusters,
 )
 from fleetplane.apiserver.outgoing import Outgoing, Services
@@ -93,6 +95,7 @@ def assemble(
             *namespace_plugins(namespaces, cluster_id),
             *definition_plugins(registry, clusters, environment),
             logical_cluster_plugin(clusters),
+            reserved_namespace_plugin(),
             *security.plugins(),
             *builtin.plugins,
             *plugins,
@@ -149,6 +152,7 @@ def assemble(
         subresources={
             **security.handlers(restrict_token),
             ("commits", ""): commit,
+            (LOGICAL_CLUSTERS.plural, "credentials"): credentials_handler(LOGICAL_CLUSTERS, pki, reader, environment),
             **stream_handlers(ObjectStorage(store), streams_of),
             **(subresources or {}),
         },

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fleetplane.apiserver.call import Call
+from fleetplane.apiserver.cluster_credentials import KIND as CREDENTIALS_KIND
 from fleetplane.apiserver.clusters import Clusters
 from fleetplane.apiserver.http import Request
 from fleetplane.apiserver.kinds.behaviour import KindBehaviour
@@ -43,13 +44,27 @@ LOGICAL_CLUSTERS = ResourceType(
 )
 CONTENT_FINALIZER = "fleetplane.io/content"
 DEFAULT_NAMESPACES = ("default", "kube-system", "kube-public")
+OPERATORS_NAMESPACE = "fleetplane-system"
+"""Accounts of this namespace of root may reach into every cluster by their names, so nobody else may have such names."""
+DATA_PLANE_LABEL = "fleetplane.io/data-plane"
+"""On the namespace ``kube-system`` of a cluster whose pods run on the host's nodes."""
 _USER = UserInfo("system:apiserver", groups=(MASTERS_GROUP,))
 _AGAIN_SECONDS = 0.5
 _SCHEMA: Object = {
     "type": "object",
     "description": "A Kubernetes API of its own, kept in this plane and reached under /clusters/<name>.",
     "properties": {
-        "spec": {"type": "object", "properties": {"description": {"type": "string", "maxLength": 1024}}},
+        "spec": {
+            "type": "object",
+            "properties": {
+                "description": {"type": "string", "maxLength": 1024},
+                "dataPlane": {
+                    "type": "string",
+                    "enum": ["Own", "Host"],
+                    "description": "Whose nodes run its pods: its own, or those of the root cluster, by an operator.",
+                },
+            },
+        },
         "status": {
             "type": "object",
             "properties": {
@@ -67,7 +82,10 @@ def served_logical_clusters() -> Served:
         type=LOGICAL_CLUSTERS,
         storage=Storage(LOGICAL_CLUSTERS.group, LOGICAL_CLUSTERS.plural, LOGICAL_CLUSTERS.version),
         behaviour=KindBehaviour(),
-        subresources={"status": (LOGICAL_CLUSTERS.api_version, LOGICAL_CLUSTERS.kind)},
+        subresources={
+            "status": (LOGICAL_CLUSTERS.api_version, LOGICAL_CLUSTERS.kind),
+            "credentials": (LOGICAL_CLUSTERS.api_version, CREDENTIALS_KIND),
+        },
         raw_schema=lambda: _SCHEMA,
         make_schema=lambda: Schema.compile(_SCHEMA, root=True),
         columns=custom_columns(
@@ -101,6 +119,25 @@ def logical_cluster_plugin(clusters: Clusters) -> AdmissionPlugin:
 
     rule = AdmissionRule([LOGICAL_CLUSTERS.qualified], ["CREATE"])
     return AdmissionPlugin("logical-clusters.fleetplane.io", "mutate", [rule], admit)
+
+
+def reserved_namespace_plugin() -> AdmissionPlugin:
+    """The namespace of the operators' accounts exists in root only."""
+
+    async def admit(request: AdmissionRequest, _reader: Reader) -> Decision:
+        if request.cluster == ROOT_CLUSTER or request.name != OPERATORS_NAMESPACE:
+            return ALLOWED
+        return Decision(
+            denial=errors.forbidden(
+                "this name is reserved for the accounts of the host's operators; choose another",
+                resource="namespaces",
+                name=request.name,
+            )
+        )
+
+    return AdmissionPlugin(
+        "reserved-namespace.fleetplane.io", "validate", [AdmissionRule(["namespaces"], ["CREATE"])], admit
+    )
 
 
 class LogicalClusters:
@@ -157,18 +194,22 @@ class LogicalClusters:
             await self._store.drop_cluster(uid)
             await self._change(writes, obj, "", _without_finalizer)
             return
-        for namespace in DEFAULT_NAMESPACES:
-            await self._create_namespace(writes, obj["metadata"]["name"], uid, namespace)
+        made = [self._create_namespace(writes, obj, uid, namespace) for namespace in DEFAULT_NAMESPACES]
+        await asyncio.gather(*made)
         await self._change(writes, obj, "status", _ready)
 
-    async def _create_namespace(self, writes: Writes, cluster: str, uid: str, name: str) -> None:
+    async def _create_namespace(self, writes: Writes, obj: Object, uid: str, name: str) -> None:
+        cluster = obj["metadata"]["name"]
         served = self._registry.find(uid, "", "v1", "namespaces")
         if served is None:
             raise errors.internal("namespaces are not served")
         target = Target(cluster, "", "create", True, "", "v1", "namespaces")
         call = Call(Request("POST", ""), target, served, _USER, uid, field_manager="fleetplane")
+        namespace: Object = {"metadata": {"name": name}}
+        if name == "kube-system" and (obj.get("spec") or {}).get("dataPlane") == "Host":
+            namespace["metadata"]["labels"] = {DATA_PLANE_LABEL: "host"}
         try:
-            await writes.create_object(call, {"metadata": {"name": name}}, [])
+            await writes.create_object(call, namespace, [])
         except errors.ApiError as error:
             if error.reason != "AlreadyExists":
                 raise
