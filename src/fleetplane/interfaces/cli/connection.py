@@ -28,7 +28,7 @@ from fleetplane.interfaces.cli.terminal import Terminal
 from fleetplane.model.environment import Environment, SystemEnvironment
 from fleetplane.model.errors import ApiError
 
-FIELD_MANAGER: Final = "fleetplane"
+FIELD_MANAGER: Final = "fleetplane-cli"
 """Whom the server records as the owner of fields that people set with this program."""
 
 _PROBE_SECONDS: Final = 0.3

@@ -42,10 +42,13 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
     "Look": {
         "get": Entry("get", "Show one or many objects."),
         "describe": Entry("describe", "Show everything about an object: fields, conditions, events."),
+        "why": Entry("why", "Tell what keeps an object from being ready."),
         "events": Entry("events", "Show what happened, oldest first."),
         "logs": Entry("logs", "Print what a container wrote."),
         "exec": Entry("exec", "Run a program in a container."),
         "top": Entry("top", "Show what nodes and pods use."),
+        "history": Entry("history", "Show the revisions of a workload, and who changed which fields of any object."),
+        "diff": Entry("history", "Show what would change, or what has changed since a revision."),
         "explain": Entry("explain", "Tell what a kind and its fields mean."),
         "api-resources": Entry("api_resources", "List the kinds of objects the server has."),
     },
@@ -57,6 +60,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
         "annotate": Entry("label", "Set or remove annotations."),
         "scale": Entry("scale", "Set how many replicas of an object there should be."),
         "rollout": Entry("rollout", "Follow, stop or take back a change."),
+        "rollback": Entry("history", "Make an earlier revision the wanted state again."),
         "cordon": Entry("nodes", "Let no new pods come to a node."),
         "uncordon": Entry("nodes", "Let new pods come to a node again."),
         "drain": Entry("nodes", "Cordon a node and move its pods away, as fast as their disruption budgets allow."),
@@ -172,6 +176,11 @@ def run(arguments: list[str]) -> int:
             raise
         sentence = error.format_message() if isinstance(error, click.ClickException) else str(error)
         return _complain(sentence, 2 if isinstance(error, UsageError) else 1)
+    except Exception as error:
+        if wants_debug(arguments):
+            raise
+        first = str(error).partition("\n")[0]
+        return _complain(f"this is a mistake in fleetplane ({type(error).__name__}: {first}); --debug shows where", 1)
     return 0
 
 

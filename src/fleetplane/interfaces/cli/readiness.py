@@ -153,16 +153,20 @@ def container_trouble(status: Mapping[str, Any]) -> str:
         reason = str(waiting.get("reason") or "is waiting to start")
         told = f": {waiting['message']}" if waiting.get("message") else ""
         if last and reason == "CrashLoopBackOff":
-            return f"keeps ending ({_exit(last)}) and was restarted {restarts} times"
+            return f"keeps ending ({_exit(last)}) and was restarted {_times(restarts)}"
         if reason in {"ContainerCreating", "PodInitializing"}:
             return "is being started"
         return f"cannot start: {reason}{told}" if waiting.get("reason") else f"{reason}{told}"
     if ended := _mapping(state.get("terminated")):
         return "" if ended.get("exitCode") == 0 else f"ended ({_exit(ended)})"
     if state.get("running") and status.get("ready") is False:
-        again = f"; it was restarted {restarts} times, last because it ended ({_exit(last)})" if last else ""
+        again = f"; it was restarted {_times(restarts)}, last because it ended ({_exit(last)})" if last else ""
         return f"runs but is not ready{again}"
     return ""
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _exit(ended: Mapping[str, Any]) -> str:

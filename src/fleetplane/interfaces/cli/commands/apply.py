@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @output_option()
 @click.option("--force-conflicts", is_flag=True, help="Take over fields that others own.")
 @click.option(
-    "--field-manager", default="fleetplane", show_default=True, help="Whom the server notes as the fields' owner."
+    "--field-manager", default="fleetplane-cli", show_default=True, help="Whom the server notes as the fields' owner."
 )
 @click.option(
     "--dry-run",

@@ -1,0 +1,232 @@
+"""``fleetplane history``, ``diff`` and ``rollback``: what an object was, what would change, and going back.
+
+Workloads keep their revisions as objects, so they can be compared and restored. Of any other object the server records
+who set which fields when; that is shown, and going back is refused in words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from fleetplane.interfaces.cli.command import client_command, files_options, output_option, targets_argument
+from fleetplane.interfaces.cli.connection import Session
+from fleetplane.interfaces.cli.errors import CommandError, ExitWith, UsageError
+from fleetplane.interfaces.cli.output import parse_format, print_document
+from fleetplane.interfaces.cli.resources import Target, one_target, reference
+from fleetplane.interfaces.cli.revisions import RESTARTABLE, Revision, chosen, go_back, revisions
+from fleetplane.model.objects import Object, metadata, name, namespace
+
+_MOST_FIELDS = 6
+_SHALLOW = re.compile(r"(?:\.metadata\.\w+\..*|(?:\.[^.\[]+){1,3})|.*")
+
+
+@client_command(examples=("fleetplane history deploy/web", "fleetplane history configmap settings -o json"))
+@targets_argument(required=True)
+@output_option()
+async def history(session: Session, what: tuple[str, ...], output: str) -> None:
+    """Show the revisions of a workload, and who changed which fields of any object.
+
+    Revisions can be compared with 'diff --revision' and restored with 'rollback'.
+    """
+    from fleetplane.interfaces.cli.tables import print_rows
+    from fleetplane.model.table import time_since
+
+    form = parse_format(output)
+    target, obj = await _object(session, what)
+    found = await revisions(session, obj) if _has_revisions(target) else []
+    changes = writers(obj)
+    if not form.is_text:
+        kept = [
+            {"revision": one.number, "name": one.name, "created": one.created, "changeCause": one.cause}
+            for one in found
+        ]
+        print_document(session.out, form, {"revisions": kept, "changes": changes})
+        return
+    now = session.environment.now()
+    if found:
+        rows = [[str(one.number), time_since(one.created, now), one.images, one.cause or "-"] for one in found]
+        print_rows(session.out, [["REVISION", "AGE", "IMAGES", "CHANGE-CAUSE"], *rows])
+        session.out.line()
+    rows = [[time_since(one["time"], now), one["manager"], one["operation"], _few(one["fields"])] for one in changes]
+    print_rows(session.out, [["LAST CHANGE", "BY", "HOW", "FIELDS"], *rows])
+
+
+@client_command(
+    examples=(
+        "fleetplane diff -f app.yaml",
+        "fleetplane diff deploy/web --revision 2",
+        "fleetplane diff deploy/web --revision 2 --to 3",
+    )
+)
+@targets_argument()
+@files_options("Compare the objects that these files make with those that are there.")
+@click.option("--revision", type=click.IntRange(min=1), default=None, help="Compare this revision with what is there.")
+@click.option("--to", type=click.IntRange(min=1), default=None, help="Compare with this revision instead.")
+@click.option("--force-conflicts", is_flag=True, help="As if fields of others were taken over.")
+async def diff(
+    session: Session,
+    what: tuple[str, ...],
+    filenames: tuple[str, ...],
+    recursive: bool,
+    revision: int | None,
+    to: int | None,
+    force_conflicts: bool,
+) -> None:
+    """Show what would change, or what has changed since a revision.
+
+    Ends with exit code 0 when there is no difference, 1 when there is one and 2 when that could not be found out.
+    """
+    from fleetplane.interfaces.cli.differences import print_diff, unified
+
+    if filenames:
+        if what or revision:
+            raise UsageError("give either files or an object with --revision, not both")
+        await _diff_files(session, filenames, recursive, force_conflicts)
+        return
+    if revision is None:
+        raise UsageError("say what to compare with: -f FILE, or --revision NUMBER ('fleetplane history' lists them)")
+    target, obj = await _object(session, what)
+    found = await _revisions(session, target, obj)
+    before = chosen(found, revision, obj)
+    after = chosen(found, to, obj).template if to is not None else (obj.get("spec") or {}).get("template") or {}
+    who = reference(target.resource, target.name)
+    lines = unified(_bare(before), _bare(after), who)
+    if not lines:
+        session.out.warn("There is no difference.")
+        return
+    named = f"revision {to}" if to is not None else "now"
+    lines[:2] = [f"--- {who} revision {revision}", f"+++ {who} {named}"]
+    print_diff(session.out, lines)
+    raise ExitWith(1)
+
+
+@client_command(
+    examples=(
+        "fleetplane rollback deploy/web",
+        "fleetplane rollback deploy/web --revision 2",
+        "fleetplane rollback deploy/web --dry-run",
+    )
+)
+@targets_argument(required=True)
+@click.option("--revision", type=click.IntRange(min=1), default=None, help="Which one [default: the one before].")
+@click.option("--dry-run", is_flag=True, help="Only show what would change.")
+@output_option()
+async def rollback(session: Session, what: tuple[str, ...], revision: int | None, dry_run: bool, output: str) -> None:
+    """Make an earlier revision the wanted state again."""
+    from fleetplane.interfaces.cli.differences import print_diff, unified
+    from fleetplane.interfaces.cli.reporting import Report
+
+    report = Report(session, parse_format(output), " (server dry run)" if dry_run else "")
+    target, obj = await _object(session, what)
+    to = chosen(await _revisions(session, target, obj), revision or 0, obj)
+    changed = await go_back(session, target.resource, obj, to, dry_run=dry_run)
+    if changed is not None and dry_run and report.format.is_text:
+        print_diff(session.out, unified(obj, changed, f"{obj.get('kind')} {namespace(obj)}/{name(obj)}"))
+    said = f"is at revision {to.number} already" if changed is None else f"rolled back to revision {to.number}"
+    report.add(target.resource, changed or obj, said)
+    report.finish(single=True)
+
+
+async def _object(session: Session, what: tuple[str, ...]) -> tuple[Target, Object]:
+    target = await one_target(session, what)
+    where = session.namespace if target.resource.namespaced else None
+    return target, await session.client.get(target.resource, target.name, where)
+
+
+def _has_revisions(target: Target) -> bool:
+    return target.resource.group == "apps" and target.resource.kind in RESTARTABLE
+
+
+async def _revisions(session: Session, target: Target, obj: Object) -> list[Revision]:
+    if _has_revisions(target):
+        return await revisions(session, obj)
+    raise CommandError(
+        f"the server keeps no earlier revisions of {reference(target.resource, target.name)}; "
+        f"it does for: {', '.join(sorted(RESTARTABLE))}"
+    )
+
+
+def _bare(template: Revision | Object) -> Object:
+    """A pod template in a form whose times do not count as differences."""
+    found = template.template if isinstance(template, Revision) else template
+    meta = {key: value for key, value in (found.get("metadata") or {}).items() if key != "creationTimestamp"}
+    return {"metadata": meta, **{key: value for key, value in found.items() if key != "metadata"}}
+
+
+async def _diff_files(session: Session, filenames: tuple[str, ...], recursive: bool, force: bool) -> None:
+    from fleetplane.interfaces.cli.applying import Options, apply_all
+    from fleetplane.interfaces.cli.differences import print_diff, unified
+    from fleetplane.interfaces.cli.manifests import read_all
+    from fleetplane.interfaces.cli.output import Format
+    from fleetplane.interfaces.cli.progress import progress
+    from fleetplane.interfaces.cli.reporting import Report
+
+    manifests = read_all(filenames, recursive)
+    silent = Report(session, Format("json"))
+    async with progress(session.out, "comparing") as shown:
+        applied = await apply_all(session, manifests, Options(force=force, dry_run="server"), silent, shown)
+    differs = False
+    for one in applied:
+        after = one.after or one.manifest.object
+        if one.error:
+            continue
+        where = f"{namespace(after)}/{name(after)}".lstrip("/")
+        lines = unified(one.before, after, f"{one.manifest.kind} {where}")
+        differs = differs or bool(lines)
+        print_diff(session.out, lines)
+    if session.failures:
+        raise ExitWith(2)
+    if differs:
+        raise ExitWith(1)
+
+
+# --- Who changed what ---------------------------------------------------------------------------------------------
+
+
+def writers(obj: Object) -> list[Object]:
+    """Who last changed which fields, newest first, as the server recorded it (managedFields, KEP-555)."""
+    found: list[Object] = [
+        {
+            "time": str(one.get("time") or ""),
+            "manager": str(one.get("manager") or ""),
+            "operation": str(one.get("operation") or "") + (f" {one['subresource']}" if one.get("subresource") else ""),
+            "fields": list(_paths(one.get("fieldsV1") or {})),
+        }
+        for one in metadata(obj).get("managedFields") or []
+    ]
+    return sorted(found, key=lambda one: str(one["time"]), reverse=True)
+
+
+def _paths(fields: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """``f:spec {f:replicas {}}`` as ``.spec.replicas``; an item of a list by its key: ``.ports[port=80]``."""
+    for key, below in fields.items():
+        if key == ".":
+            continue
+        kind, _, value = key.partition(":")
+        path = f"{above}.{value}" if kind == "f" else f"{above}[{_item(value)}]"
+        deeper = {one: more for one, more in below.items() if one != "."} if isinstance(below, dict) else {}
+        if deeper:
+            yield from _paths(deeper, path)
+        else:
+            yield path
+
+
+def _item(key: str) -> str:
+    import json
+
+    try:
+        found = json.loads(key)
+    except ValueError:
+        return key
+    return ",".join(f"{one}={value}" for one, value in found.items()) if isinstance(found, dict) else str(found)
+
+
+def _few(fields: list[str]) -> str:
+    """The first of them, and only as deep as a line has room for."""
+    fields = list(dict.fromkeys(_SHALLOW.match(path)[0] for path in fields))  # type: ignore[index]
+    shown = ", ".join(fields[:_MOST_FIELDS])
+    return f"{shown} and {len(fields) - _MOST_FIELDS} more" if len(fields) > _MOST_FIELDS else shown
