@@ -183,16 +183,17 @@ def only_nodes(shape: Shape) -> frozenset[str] | None:
 
 
 def choose_among(
-    names: Iterable[str], pod: PodInfo, cluster: Cluster, plugins: Plugins
+    nodes: Iterable[NodeInfo], pod: PodInfo, cluster: Cluster, plugins: Plugins, *, enough: int | None = None
 ) -> tuple[NodeInfo | None, dict[int, Refusal]]:
-    """As ``Candidates.choose`` for a pod limited to few nodes, remembering nothing."""
+    """As ``Candidates.choose``, remembering nothing: for pods limited to few nodes, or of a shape not seen before.
+
+    Stops when ``enough`` nodes were found that may.
+    """
     between = Between(pod.shape, cluster) if not pod.shape.is_local or cluster.anti_shapes else None
     refused: dict[int, Refusal] = {}
     best: tuple[float, NodeInfo] | None = None
-    for name in sorted(names):
-        node = cluster.nodes.get(name)
-        if node is None or not node.is_known:
-            continue
+    found = 0
+    for node in nodes:
         refusal = filters.refuse(pod.shape, node, cluster, pod.uid)
         if refusal is None and between is not None:
             refusal = between.refuse(node)
@@ -203,13 +204,25 @@ def choose_among(
             refused[node.number] = refusal
             continue
         score = scores.total(pod.shape, node)
+        for scorer in plugins.scorers:
+            score += scorer.weight * scorer.score(pod, node, cluster)
         if best is None or score > best[0]:
             best = score, node
-    if best is not None:
-        return best[1], refused
-    for node in cluster.known_nodes():
-        refused.setdefault(node.number, _NOT_NAMED)
-    return None, refused
+        found += 1
+        if found == enough:
+            break
+    return (best[1] if best is not None else None), refused
+
+
+def named(names: Iterable[str], cluster: Cluster) -> list[NodeInfo]:
+    """The known nodes of these names, in order."""
+    found = (cluster.nodes.get(one) for one in sorted(names))
+    return [one for one in found if one is not None and one.is_known]
+
+
+def with_others(refused: dict[int, Refusal], cluster: Cluster) -> dict[int, Refusal]:
+    """Refusals of a pod limited to few nodes: all other nodes do not match its affinity."""
+    return {node.number: _NOT_NAMED for node in cluster.known_nodes()} | refused
 
 
 _NOT_NAMED: Final = Refusal("NodeAffinity", ("node(s) didn't match Pod's node affinity/selector",), resolvable=False)

@@ -57,6 +57,7 @@ class Cluster:
         self.membership = 0
         """Grows when a node comes, goes, or changes what its Node object says."""
         self._next_number = 0
+        self._turn = 0
         self._placed: dict[str, str] = {}
         self._assumed: set[str] = set()
 
@@ -65,6 +66,13 @@ class Cluster:
 
     def node_count(self) -> int:
         return sum(node.is_known for node in self.nodes.values())
+
+    def sample(self, count: int) -> list[NodeInfo]:
+        """So many known nodes, other ones each time until all had their turn."""
+        known = list(self.known_nodes())
+        start = self._turn % max(1, len(known))
+        self._turn += count
+        return [*known[start : start + count], *known[: max(0, start + count - len(known))]][:count]
 
     # what informers tell
 

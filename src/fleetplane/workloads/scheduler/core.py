@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from fleetplane.model.objects import name
 from fleetplane.workloads.scheduler import filters, preemption, words
-from fleetplane.workloads.scheduler.choice import Candidates, choose_among, only_nodes
+from fleetplane.workloads.scheduler.choice import Candidates, choose_among, named, only_nodes, sample_size, with_others
 from fleetplane.workloads.scheduler.cluster import Cluster
 from fleetplane.workloads.scheduler.filters import Refusal
 from fleetplane.workloads.scheduler.node import NodeInfo
@@ -22,6 +22,8 @@ from fleetplane.workloads.scheduler.preemption import Budgets
 from fleetplane.workloads.scheduler.queue import Entry, Queue
 from fleetplane.workloads.scheduler.shape import DEFAULT_SCHEDULER, PodInfo, Shape, Shapes
 
+_FIRST_LOOK: Final = 128
+"""Nodes that the first pod of a shape chooses among."""
 _REMEMBERED: Final = 256
 """Shapes whose candidates are kept; the least lately used is forgotten."""
 
@@ -163,21 +165,34 @@ class Core:
 
     def _choose(self, pod: PodInfo, cluster: Cluster) -> tuple[NodeInfo | None, Mapping[int, Refusal]]:
         if pod.nominated:
-            node, _ = choose_among([pod.nominated], pod, cluster, self._plugins)
+            node, _ = choose_among(named([pod.nominated], cluster), pod, cluster, self._plugins)
             if node is not None:
                 return node, {}
         names = only_nodes(pod.shape)
         if names is not None:
-            return choose_among(names, pod, cluster, self._plugins)
+            node, refused = choose_among(named(names, cluster), pod, cluster, self._plugins)
+            return node, with_others(refused, cluster)
         key = (cluster.name, pod.shape)
         found = self._candidates.get(key)
         if found is None:
+            # Most shapes come in numbers, but some come once: the first pod of one does not ask every node.
+            node = self._first_of_shape(pod, cluster)
             found = self._candidates[key] = Candidates(pod.shape, cluster, self._plugins)
             while len(self._candidates) > _REMEMBERED:
                 self._candidates.popitem(last=False)
+            if node is not None:
+                return node, {}
         else:
             self._candidates.move_to_end(key)
         return found.choose(pod)
+
+    def _first_of_shape(self, pod: PodInfo, cluster: Cluster) -> NodeInfo | None:
+        """The best of a sample, beginning where the last one ended; None where all must be looked at."""
+        enough = sample_size(len(cluster.nodes))
+        if not pod.shape.is_local or cluster.anti_shapes or enough >= len(cluster.nodes):
+            return None
+        nodes = cluster.sample(_FIRST_LOOK)
+        return choose_among(nodes, pod, cluster, self._plugins, enough=_FIRST_LOOK)[0]
 
     def _refuse(self, entry: Entry, cluster: Cluster, refusals: Mapping[int, Refusal], now: float) -> Refused:
         pod, nodes = entry.pod, cluster.node_count()
