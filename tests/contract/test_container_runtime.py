@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -399,3 +401,13 @@ async def test_what_runs_is_found_again_by_another_runtime(real: Bench) -> None:
     assert (found.id, found.ready, found.addresses) == (sandbox.id, True, sandbox.addresses)
     assert (state.id, state.phase) == (container_id, "running")
     assert state.started_at is not None
+
+
+async def test_a_service_that_dies_is_called_back_to_life(real: Bench) -> None:
+    sandbox, container_id = await real.run()
+    assert isinstance(real.runtime, PodmanRuntime)
+    os.kill(int((real.runtime.directory / "podman.pid").read_text()), signal.SIGKILL)
+    await asyncio.sleep(0.1)
+
+    (state,) = await real.runtime.containers(sandbox.uid)
+    assert (state.id, state.phase) == (container_id, "running")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +26,14 @@ from fleetplane.node import machine
 from fleetplane.node.asking import NetworkAsker
 from fleetplane.node.builder import BuildSettings, FullBuilder
 from fleetplane.node.desired import DesiredPods
+from fleetplane.node.devices import Devices, cdi_devices, listed_devices
 from fleetplane.node.engine import PodEngine
-from fleetplane.node.eviction import Use, choose_victim, eviction_failure
+from fleetplane.node.eviction import Use, choose_victim, eviction_failure, limited_volumes, over_limits
 from fleetplane.node.names import ClusterNames, read_resolv_conf
 from fleetplane.node.nodekeeper import NodeKeeper
 from fleetplane.node.pod import CONFIG_MIRROR, PodView
 from fleetplane.node.pods import PodFeed, removed
+from fleetplane.node.preload import preload_images
 from fleetplane.node.probers import RuntimeProber
 from fleetplane.node.recorder import ApiRecorder
 from fleetplane.node.registration import NodeDescription
@@ -50,6 +52,7 @@ from fleetplane.node.worker import PodWorker
 REFRESH_SECONDS: Final = 30.0
 PRESSURE_SECONDS: Final = 10.0
 KEEP_SECONDS: Final = 0.2
+BEGIN_ANEW_SECONDS: Final = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +99,13 @@ class NodeAgent:
         self.name = settings.name or machine.host_name()
         self._info = info
         self._addresses = settings.addresses or machine.host_addresses()
-        self._capacity = {**machine.capacity(settings.directory, settings.max_pods), **settings.resources}
+        found = {**cdi_devices(), **listed_devices(settings.directory)}
+        self._devices = Devices(settings.directory, found, lambda uid: uid in self.engine.workers)
+        self._capacity = {
+            **machine.capacity(settings.directory, settings.max_pods),
+            **self._devices.capacity(),
+            **settings.resources,
+        }
         self._pressures: list[machine.Pressure] = []
         self._images: list[dict[str, object]] = []
         self._host_dns = read_resolv_conf(machine.resolv_conf_text())
@@ -117,7 +126,7 @@ class NodeAgent:
         sources = Sources(client, settings.directory / "sources")
         tokens = Tokens(sources, environment)
         volumes = VolumeManager(settings.directory / "volumes", sources, Projection(sources, tokens), environment)
-        self._builder = FullBuilder(self._build_settings, runtime, sources, tokens, volumes)
+        self._builder = FullBuilder(self._build_settings, runtime, sources, tokens, volumes, self._devices.allocate)
         asker = NetworkAsker()
         self.engine = PodEngine(
             runtime,
@@ -180,20 +189,25 @@ class NodeAgent:
         pods = Informer(self.client, PODS, self.environment, fields=fields, decoded_limit=256)
         async with asyncio.TaskGroup() as group, self.engine.working(group):
             await self._take_over()
+            await preload_images(self.runtime, self.settings.directory / "images")
             self._read_static()
             pods.add_handler(self._feed.changed)
-            group.create_task(self.engine.watch_runtime())
-            group.create_task(self.engine.relist())
-            group.create_task(self._reporter.run())
-            group.create_task(self._recorder.run())
-            group.create_task(self.keeper.run())
-            group.create_task(pods.run())
-            group.create_task(self._keep())
             group.create_task(self._settle(pods))
-            group.create_task(self._refresh_volumes())
-            group.create_task(self._watch_pressure())
-            group.create_task(self._static.run(self.ready))
-            group.create_task(self.usage.run())
+            lasting: list[Callable[[], Awaitable[None]]] = [
+                self.engine.watch_runtime,
+                self.engine.relist,
+                self._reporter.run,
+                self._recorder.run,
+                self.keeper.run,
+                pods.run,
+                self._keep,
+                self._refresh_volumes,
+                self._watch_pressure,
+                lambda: self._static.run(self.ready),
+                self.usage.run,
+            ]
+            for work in lasting:
+                group.create_task(_lasting(work))
             for note in self._info.notes:
                 self._recorder.say(self.keeper.object, "Limited", note, warning=True)
             await asyncio.Event().wait()
@@ -301,6 +315,20 @@ class NodeAgent:
             for pressure in self._pressures:
                 if await self._evict(pressure):
                     break
+            await self._check_volumes()
+
+    async def _check_volumes(self) -> None:
+        """End pods whose emptyDirs have outgrown their limits."""
+        running = [worker for worker in self.engine.workers.values() if worker.notes.failure is None]
+        limited = {id(pod): pod for pod, _ in limited_volumes([worker.pod for worker in running])}
+        for worker in running:
+            if id(worker.pod) not in limited:
+                continue
+            used = await asyncio.to_thread(self._builder.volumes.disk_use, worker.pod)
+            failure = over_limits(worker.pod, used)
+            if failure is not None:
+                self._recorder.say(worker.pod.object, "Evicted", failure.message, warning=True)
+                worker.fail(failure)
 
     async def _evict(self, pressure: machine.Pressure) -> bool:
         latest = self.usage.latest
@@ -325,6 +353,16 @@ class NodeAgent:
         named = [image for image in found if image.names]
         largest = sorted(named, key=lambda image: image.size, reverse=True)[:50]
         return [{"names": [*image.names, *image.digests], "sizeBytes": image.size} for image in largest]
+
+
+async def _lasting(work: Callable[[], Awaitable[None]]) -> None:
+    """A part of the agent that fails unexpectedly is begun anew: the others, and the pods, must not suffer for it."""
+    while True:
+        try:
+            await work()
+        except Exception:  # the boundary between one part of the agent and the others
+            _log.exception("a part of the node agent failed and is started again")
+        await asyncio.sleep(BEGIN_ANEW_SECONDS)
 
 
 async def run_node(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
@@ -23,10 +23,12 @@ HEAD_LIMIT = 65_536
 
 
 class PodmanApi:
-    """One service. ``close`` when done."""
+    """One service. ``revive`` is awaited when nobody listens any more, before one more try; ``close`` when done."""
 
-    def __init__(self, socket: str) -> None:
+    def __init__(self, socket: str, revive: Callable[[], Awaitable[None]] | None = None) -> None:
         self._socket = socket
+        self._revive = revive
+        self._reviving = asyncio.Lock()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(socket, limit=32),
             base_url="http://podman",
@@ -47,19 +49,43 @@ class PodmanApi:
         data = orjson.dumps(body) if body is not None else None
         sent = {"Content-Type": "application/json", **(headers or {})} if data is not None else dict(headers or {})
         try:
-            async with (
-                asyncio.timeout(timeout),
-                self._session.request(method, BASE + path, params=query, data=data, headers=sent) as response,
-            ):
-                answer = await response.read()
-                status = response.status
-        except TimeoutError:
-            raise RuntimeFailure(f"Podman did not answer within {timeout:g}s ({method} {path})") from None
+            status, answer = await self._send(method, path, query, data, sent, timeout)
+        except aiohttp.ClientConnectorError as error:
+            # Nothing was sent, so nothing can happen twice.
+            await self._call_back_to_life(error)
+            try:
+                status, answer = await self._send(method, path, query, data, sent, timeout)
+            except (aiohttp.ClientError, OSError) as again:
+                raise RuntimeFailure(f"Podman's API cannot be reached: {again}") from again
         except (aiohttp.ClientError, OSError) as error:
             raise RuntimeFailure(f"Podman's API cannot be reached: {error}") from error
         if status >= 400:
             raise failure(status, answer)
         return _decoded(answer)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        data: bytes | None,
+        headers: Mapping[str, str],
+        timeout: float,
+    ) -> tuple[int, bytes]:
+        try:
+            async with (
+                asyncio.timeout(timeout),
+                self._session.request(method, BASE + path, params=query, data=data, headers=headers) as response,
+            ):
+                return response.status, await response.read()
+        except TimeoutError:
+            raise RuntimeFailure(f"Podman did not answer within {timeout:g}s ({method} {path})") from None
+
+    async def _call_back_to_life(self, error: Exception) -> None:
+        if self._revive is None:
+            raise RuntimeFailure(f"Podman's API cannot be reached: {error}") from error
+        async with self._reviving:
+            await self._revive()
 
     async def version(self) -> str:
         """Podman's version, from a ping: asking for it in full makes Podman run half a dozen programs."""

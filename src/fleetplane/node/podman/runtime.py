@@ -109,7 +109,14 @@ class PodmanRuntime:
             await service.start()
         except (ServiceFailure, OSError) as error:
             raise RuntimeFailure(str(error)) from error
-        api = PodmanApi(service.socket)
+
+        async def revive() -> None:
+            try:
+                await service.start()
+            except (ServiceFailure, OSError) as error:
+                raise RuntimeFailure(str(error)) from error
+
+        api = PodmanApi(service.socket, revive)
         try:
             version = await api.version()
             await network.start()

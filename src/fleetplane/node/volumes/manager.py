@@ -161,6 +161,14 @@ class VolumeManager:
         place = self.directory(pod) / "subpaths" / container.name / str(number)
         return bind_inside(source, part, place)
 
+    def disk_use(self, pod: PodView) -> dict[str, int]:
+        """Bytes in each emptyDir of the pod that is on disk; blocks."""
+        return {
+            str(volume["name"]): _tree_size(self.volume_path(pod, str(volume["name"])))
+            for volume in pod.spec.get("volumes") or []
+            if volume.get("emptyDir") is not None and not volume["emptyDir"].get("medium")
+        }
+
     async def release(self, pod: PodView) -> None:
         """Remove the pod's directory with everything mounted there."""
         await asyncio.to_thread(remove_pod_directory, self.directory(pod))
@@ -170,6 +178,16 @@ class VolumeManager:
         for name in await asyncio.to_thread(_names, self._root):
             if name not in known:
                 await asyncio.to_thread(remove_pod_directory, self._root / name)
+
+
+def _tree_size(root: Path) -> int:
+    """What the files below take on disk; links are not followed, and what vanishes meanwhile does not count."""
+    total = 0
+    for directory, _, files in os.walk(root):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += (Path(directory) / name).lstat().st_blocks * 512
+    return total
 
 
 def _names(root: Path) -> list[str]:

@@ -1,0 +1,98 @@
+"""Devices a node has to give: found as CDI specifications or listed in a file, counted as extended resources.
+
+A CDI kind such as ``nvidia.com/gpu`` becomes a resource of that name; the file ``devices.json`` of the node's directory
+may add others, as ``{"example.org/camera": ["/dev/video0", "/dev/video1"]}``. A device is given to one container at a
+time. Who has which is kept on disk, so a restarted agent neither forgets nor gives twice.
+
+Sources: the Container Device Interface, version 0.6 and later (``/etc/cdi``, ``/var/run/cdi``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from fleetplane.model.yaml import YamlError, load
+from fleetplane.node.building import ConfigFailure
+from fleetplane.node.files import read_json, write_private
+from fleetplane.node.pod import ContainerView, PodView
+from fleetplane.node.resources import amount
+from fleetplane.node.runtime import Device
+
+CDI_FOLDERS: Final = (Path("/etc/cdi"), Path("/var/run/cdi"))
+INVENTORY: Final = "devices.json"
+LEDGER: Final = "devices-given.json"
+
+_log = logging.getLogger(__name__)
+
+
+def cdi_devices(folders: Sequence[Path] = CDI_FOLDERS) -> dict[str, list[str]]:
+    """Kind to fully qualified device names. ``all`` stands for every device and is not one."""
+    found: dict[str, list[str]] = {}
+    for folder in folders:
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.suffix not in {".json", ".yaml", ".yml"}:
+                continue
+            try:
+                spec = load(path.read_bytes())
+                kind = str(spec["kind"])
+                names = [str(device["name"]) for device in spec.get("devices") or []]
+            except (OSError, YamlError, KeyError, TypeError) as error:
+                _log.error("the device specification %s cannot be used: %s", path, error)
+                continue
+            known = found.setdefault(kind, [])
+            known += [f"{kind}={name}" for name in names if name != "all" and f"{kind}={name}" not in known]
+    return found
+
+
+def listed_devices(directory: Path) -> dict[str, list[str]]:
+    """What the node's own list adds."""
+    listed = read_json(directory / INVENTORY) or {}
+    return {str(kind): [str(one) for one in some] for kind, some in listed.items() if isinstance(some, list)}
+
+
+class Devices:
+    """What there is and who has it. ``is_here`` tells whether a pod (by uid) is still on the node."""
+
+    def __init__(self, directory: Path, found: Mapping[str, Sequence[str]], is_here: Callable[[str], bool]) -> None:
+        self._path = directory / LEDGER
+        self._found = {kind: list(some) for kind, some in found.items() if some}
+        self._is_here = is_here
+        self._given: dict[str, str] = {str(k): str(v) for k, v in (read_json(self._path) or {}).items()}
+        """Device to ``uid/container``."""
+
+    def capacity(self) -> dict[str, str]:
+        return {kind: str(len(some)) for kind, some in self._found.items()}
+
+    def allocate(self, pod: PodView, container: ContainerView) -> list[Device]:
+        """The devices of this container: those it has, or free ones. Raises ConfigFailure when there are too few."""
+        limits: Mapping[str, Any] = (container.spec.get("resources") or {}).get("limits") or {}
+        devices: list[Device] = []
+        changed = False
+        for kind in sorted(limits.keys() & self._found.keys()):
+            quantity = amount(limits, kind)
+            wanted = quantity.value() if quantity else 0
+            owner = f"{pod.uid}/{container.name}"
+            own = [device for device in self._found[kind] if self._given.get(device) == owner]
+            free = [device for device in self._found[kind] if self._is_free(device)]
+            if len(own) + len(free) < wanted:
+                message = (
+                    f"Requested number of devices unavailable for {kind}. Requested: {wanted}, Available: {len(free)}"
+                )
+                raise ConfigFailure(message, "UnexpectedAdmissionError")
+            for device in free[: wanted - len(own)]:
+                self._given[device] = owner
+                own.append(device)
+                changed = True
+            devices += [Device(device) for device in own[:wanted]]
+        if changed:
+            write_private(self._path, orjson.dumps(self._given))
+        return devices
+
+    def _is_free(self, device: str) -> bool:
+        owner = self._given.get(device)
+        return owner is None or not self._is_here(owner.partition("/")[0])
