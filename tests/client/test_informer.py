@@ -299,3 +299,22 @@ async def disturb(server: MemoryServer, client: RestClient, chance: random.Rando
             await client.delete(CONFIG_MAPS, name, "default")
         if chance.random() < 0.3:
             await asyncio.sleep(0)
+
+
+async def test_managed_fields_are_kept_only_where_wanted(server: MemoryServer) -> None:
+    client = server.client()
+    await client.apply(CONFIG_MAPS, config_map("a"), "default", field_manager="me")
+
+    async with (
+        running(Informer(client, CONFIG_MAPS, ENVIRONMENT, managed_fields=False)) as small,
+        running(Informer(client, CONFIG_MAPS, ENVIRONMENT)) as whole,
+    ):
+        without, with_them = small.get("a", "default"), whole.get("a", "default")
+
+    assert without is not None
+    assert with_them is not None
+    assert "managedFields" in with_them["metadata"]
+    assert without == {
+        **with_them,
+        "metadata": {key: value for key, value in with_them["metadata"].items() if key != "managedFields"},
+    }

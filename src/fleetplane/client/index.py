@@ -17,7 +17,8 @@ IndexFunction = Callable[[Snapshot], Iterable[str]]
 class Index:
     def __init__(self, function: IndexFunction) -> None:
         self._function = function
-        self._keys: dict[str, dict[ObjectKey, None]] = {}  # a dict as an ordered set: results do not depend on hashing
+        # Most values have one key, which then stands for itself; several are a dict as an ordered set.
+        self._keys: dict[str, ObjectKey | dict[ObjectKey, None]] = {}
         self._values: dict[ObjectKey, tuple[str, ...]] = {}
 
     def put(self, snapshot: Snapshot) -> None:
@@ -28,17 +29,26 @@ class Index:
         if values:
             self._values[key] = values
             for value in values:
-                self._keys.setdefault(value, {})[key] = None
+                self._file(value, key)
 
     def remove(self, key: ObjectKey) -> None:
         for value in self._values.pop(key, ()):
-            filed = self._keys[value]
-            filed.pop(key, None)
-            if not filed:
-                del self._keys[value]
+            filed = self._keys.get(value)
+            if isinstance(filed, dict):
+                filed.pop(key, None)
+            if filed == key or not filed:
+                self._keys.pop(value, None)
+
+    def _file(self, value: str, key: ObjectKey) -> None:
+        filed = self._keys.setdefault(value, key)
+        if isinstance(filed, dict):
+            filed[key] = None
+        elif filed != key:
+            self._keys[value] = {filed: None, key: None}
 
     def find(self, value: str) -> Iterable[ObjectKey]:
-        return self._keys.get(value, {})
+        filed = self._keys.get(value, ())
+        return filed if isinstance(filed, dict) else (filed,) if filed else ()
 
     def values(self) -> Iterable[str]:
         return self._keys.keys()

@@ -24,7 +24,7 @@ import msgspec
 from fleetplane.client.backoff import Backoff
 from fleetplane.client.index import Index, IndexFunction
 from fleetplane.client.protocol import INITIAL_EVENTS_END, Client, EncodedEvent
-from fleetplane.client.snapshot import DecodedPool, ObjectKey, Snapshot, version_number
+from fleetplane.client.snapshot import DecodedPool, ObjectKey, Snapshot, version_number, without_managed_fields
 from fleetplane.model.environment import Environment
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object
@@ -70,6 +70,7 @@ class Informer:
         namespace, labels, fields: Narrow what is cached, as in a list.
         indexes: Ways to find objects other than by key; see ``fleetplane.client.index`` for ready ones.
         decoded_limit: How many objects stay decoded (see ``snapshot``); raise it for readers that scan everything often.
+        managed_fields: Whether objects keep their ``managedFields``; see ``keep_managed_fields``.
     """
 
     def __init__(
@@ -82,7 +83,8 @@ class Informer:
         labels: str | None = None,
         fields: str | None = None,
         indexes: Mapping[str, IndexFunction] | None = None,
-        decoded_limit: int = 1024,
+        decoded_limit: int = 256,
+        managed_fields: bool = True,
     ) -> None:
         self.resource: ResourceType = resource_of(resource)
         self._client = client
@@ -98,6 +100,7 @@ class Informer:
         self._version = ""
         self._failures = 0
         self._watch_list = client.capabilities.watch_list
+        self._keeps_managed_fields = managed_fields
         self.last_error: str = ""
 
     # -- reading
@@ -165,6 +168,14 @@ class Informer:
 
     # -- extending
 
+    def keep_managed_fields(self) -> None:
+        """From now on objects keep their ``managedFields``, for whoever reads off them what was applied."""
+        self._keeps_managed_fields = True
+
+    def keep_decoded(self, count: int) -> None:
+        """Keep at least so many objects decoded: for readers that scan them again and again."""
+        self._pool.limit = max(self._pool.limit, count)
+
     def add_index(self, name: str, function: IndexFunction) -> None:
         """Add an index at any time; what is already here is filed at once. The same name again is ignored."""
         if name in self._indexes:
@@ -182,7 +193,7 @@ class Informer:
 
     def observe(self, encoded: bytes, cluster: str) -> None:
         """Take in what a write returned, unless the watch has already brought that or something newer."""
-        found = Snapshot(encoded, self.resource, self._pool, cluster)
+        found = self._snapshot(bytes(memoryview(encoded)), cluster)  # a copy: the answer's buffer may be much larger
         if not self.has_synced or not found.version or found.version <= version_number(self._version):
             return
         if self._namespace and found.key.namespace != self._namespace:
@@ -242,7 +253,7 @@ class Informer:
                 continue_=continue_,
             )
             for item in page.items:
-                snapshot = self._snapshot(item)
+                snapshot = self._snapshot(item, self._client.cluster)
                 found[snapshot.key] = snapshot
             continue_ = page.continue_
             if not continue_:
@@ -276,7 +287,7 @@ class Informer:
 
     def _take_initial(self, event: EncodedEvent, initial: dict[ObjectKey, Snapshot]) -> bool:
         """Collect one of the events that make up the first state; true when it is complete."""
-        snapshot = self._snapshot(event.object)
+        snapshot = self._snapshot(event.object, self._client.cluster)
         if event.type == "BOOKMARK":
             if INITIAL_EVENTS_END not in snapshot.annotations:
                 return False
@@ -289,7 +300,7 @@ class Informer:
         return False
 
     def _take(self, event: EncodedEvent) -> None:
-        snapshot = self._snapshot(event.object)
+        snapshot = self._snapshot(event.object, self._client.cluster)
         self._version = snapshot.resource_version or self._version
         if event.type == "BOOKMARK":
             return
@@ -298,8 +309,10 @@ class Informer:
             return
         self._put_newer(snapshot)
 
-    def _snapshot(self, encoded: bytes) -> Snapshot:
-        return Snapshot(encoded, self.resource, self._pool, self._client.cluster)
+    def _snapshot(self, encoded: bytes, cluster: str | None) -> Snapshot:
+        if not self._keeps_managed_fields:
+            encoded = without_managed_fields(encoded)
+        return Snapshot(encoded, self.resource, self._pool, cluster)
 
     # -- the store
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from sys import intern
 from typing import Final, NamedTuple
 
 import msgspec
@@ -66,6 +67,7 @@ class _Partial(msgspec.Struct):
 
 
 _decode_meta: Final = msgspec.json.Decoder(_Partial).decode
+_decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _NOTHING: Final[Mapping[str, str]] = {}
 
 
@@ -73,26 +75,31 @@ class DecodedPool:
     """Remembers which snapshots are decoded, and lets the longest-decoded go when there are more than ``limit``."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._decoded: deque[Snapshot] = deque()
 
     def add(self, snapshot: Snapshot) -> None:
         self._decoded.append(snapshot)
-        if len(self._decoded) > self._limit:
+        if len(self._decoded) > self.limit:
             self._decoded.popleft().forget()
 
 
 class Snapshot:
-    """A state of an object. Reading anything of it is cheap the second time."""
+    """A state of an object. Reading anything of it is cheap the second time.
 
-    __slots__ = ("_meta", "_object", "_pool", "_resource", "encoded", "key", "version")
+    ``verified`` belongs to whoever applies to the object: the digest of what this very state was found to satisfy.
+    """
+
+    __slots__ = ("_meta", "_object", "_pool", "_resource", "encoded", "key", "verified", "version")
 
     def __init__(self, encoded: bytes, resource: ResourceType, pool: DecodedPool, cluster: str | None = ROOT) -> None:
         meta = _decode_meta(encoded).metadata
         if cluster is None:
             cluster = (meta.annotations or _NOTHING).get(CLUSTER_ANNOTATION, ROOT)
         self.encoded = encoded
-        self.key = ObjectKey(cluster, meta.namespace, meta.name)
+        # Objects are many, namespaces few: each name of one is kept once.
+        self.key = ObjectKey(intern(cluster), intern(meta.namespace), meta.name)
+        self.verified = 0
         self.version = version_number(meta.resource_version)
         self._resource = resource
         self._pool = pool
@@ -152,6 +159,17 @@ class Snapshot:
         """Drop what can be decoded again."""
         self._meta = None
         self._object = None
+
+
+def without_managed_fields(encoded: bytes) -> bytes:
+    """The object's JSON without ``metadata.managedFields``, which are often half of it and rarely read."""
+    if b'"managedFields"' not in encoded:
+        return encoded
+    whole = _decode_members(encoded)
+    members = _decode_members(whole["metadata"])
+    members.pop("managedFields", None)
+    whole["metadata"] = msgspec.Raw(msgspec.json.encode(members))
+    return msgspec.json.encode(whole)
 
 
 def version_number(resource_version: str) -> int:

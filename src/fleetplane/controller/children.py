@@ -3,7 +3,7 @@
 ``apply_children`` takes the whole list of children an owner should have. Each is applied under the operator's own field
 manager, so what others put on it stays; those the owner no longer wants are deleted. In steady state nothing is sent at
 all: what an apply would do is read off the cached child (see ``applied``), and where that cannot tell, the outcome of the
-last apply is remembered with the version it led to.
+last apply is remembered with the state it led to.
 
 Children are found by owner reference. A child that cannot carry one (in another namespace than its owner, or
 cluster-scoped) carries the owner's uid as a label instead; the garbage collector does not know it, so an operator that
@@ -15,9 +15,8 @@ It never touches an object that another controller owns: that is a conflict of i
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -38,7 +37,6 @@ OWNER_UID_LABEL: Final = "fleetplane.io/owner-uid"
 _INDEX: Final = "fleetplane.io/owner"
 """The index of child informers: by the uid of every owner, referenced or labelled."""
 
-MAX_REMEMBERED: Final = 65536
 CONCURRENT: Final = 8
 """Children of one owner are written this many at a time."""
 
@@ -80,13 +78,6 @@ class ChildrenResult:
         return bool(self.applied or self.deleted)
 
 
-class _Remembered(NamedTuple):
-    """After this was applied, the child had this version: nothing to do while both are so."""
-
-    digest: int
-    version: int
-
-
 @dataclass
 class Children:
     """The children of one controller's objects.
@@ -98,11 +89,11 @@ class Children:
 
     informers: Sequence[Informer]
     manager: str
-    _remembered: OrderedDict[tuple[str, str, ObjectKey], _Remembered] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         for informer in self.informers:
             informer.add_index(_INDEX, _owner_uids)
+            informer.keep_managed_fields()
 
     async def apply(
         self, client: Client, owner: Owner, desired: Iterable[Object], *, prune: bool = True
@@ -172,9 +163,8 @@ class Children:
         observed = informer.snapshot(key)
         if observed is None:
             return True
-        known = self._remembered.get(_memory_key(informer, key))
-        digest = _digest(child)
-        if known is not None and known == _Remembered(digest, observed.version):
+        digest = self._digest(child)
+        if observed.verified == digest:
             return False
         holder = controller_of(observed.object)
         if holder is not None and holder.uid != owner.uid:
@@ -182,7 +172,7 @@ class Children:
             raise Permanent(f"{kind} {key} belongs to {holder.kind} {holder.name}", reason="OwnedByAnother")
         if observed.is_deleting or not is_applied(observed.object, child, self.manager):
             return not observed.is_deleting  # one that is going is replaced once it has gone
-        self._remember(informer, key, digest, observed.version)
+        observed.verified = digest
         return False
 
     def _surplus(
@@ -202,8 +192,9 @@ class Children:
         answer = await client.apply(
             informer.resource, child, key.namespace or None, field_manager=self.manager, force=True
         )
-        version = str(metadata(answer).get("resourceVersion") or "0")
-        self._remember(informer, key, _digest(child), int(version) if version.isdigit() else 0)
+        known = informer.snapshot(key)  # our own write is there already, unless somebody was faster
+        if known is not None and known.resource_version == metadata(answer).get("resourceVersion"):
+            known.verified = self._digest(child)
 
     async def _delete(self, client: Client, resource: ResourceType, snapshot: Snapshot) -> None:
         key = snapshot.key
@@ -213,10 +204,9 @@ class Children:
             if error.code not in {404, 409}:  # gone already, or made anew by somebody else
                 raise
 
-    def _remember(self, informer: Informer, key: ObjectKey, digest: int, version: int) -> None:
-        self._remembered[_memory_key(informer, key)] = _Remembered(digest, version)
-        if len(self._remembered) > MAX_REMEMBERED:
-            self._remembered.popitem(last=False)
+    def _digest(self, child: Object) -> int:
+        """Tells two desired states of one child apart within this process; hashing bytes is fast, and enough for that."""
+        return hash((self.manager, orjson.dumps(child, option=orjson.OPT_SORT_KEYS))) or 1
 
 
 async def _all(work: list[Coroutine[Any, Any, None]]) -> None:
@@ -258,12 +248,3 @@ def _is_controlled_by(snapshot: Snapshot, uid: str) -> bool:
     if snapshot.labels.get(OWNER_UID_LABEL) == uid:
         return True
     return any(owner.uid == uid and owner.controller for owner in snapshot.owners)
-
-
-def _memory_key(informer: Informer, key: ObjectKey) -> tuple[str, str, ObjectKey]:
-    return informer.resource.group, informer.resource.plural, key
-
-
-def _digest(child: Object) -> int:
-    """Two desired states of one child are told apart within this process; hashing bytes is fast, and enough for that."""
-    return hash(orjson.dumps(child, option=orjson.OPT_SORT_KEYS))

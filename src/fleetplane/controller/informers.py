@@ -1,4 +1,7 @@
-"""The informers of one manager, shared: two controllers that watch Pods cost one watch and one copy."""
+"""The informers of one manager, shared: two controllers that watch Pods cost one watch and one copy.
+
+Their objects come without ``managedFields`` unless somebody asks an informer to keep them.
+"""
 
 from __future__ import annotations
 
@@ -39,15 +42,25 @@ class Informers:
         namespace: str | None = None,
         labels: str | None = None,
         fields: str | None = None,
+        decoded: int = 0,
     ) -> Informer:
         kind = resource_of(resource)
         scope = _Scope(kind.group, kind.version, kind.plural, namespace, labels, fields)
         found = self._informers.get(scope)
         if found is None:
-            found = Informer(self._client, kind, self._environment, namespace=namespace, labels=labels, fields=fields)
+            found = Informer(
+                self._client,
+                kind,
+                self._environment,
+                namespace=namespace,
+                labels=labels,
+                fields=fields,
+                managed_fields=False,
+            )
             self._informers[scope] = found
             self._by_resource.setdefault(scope[:3], []).append(found)
             self._start(found)
+        found.keep_decoded(decoded)
         return found
 
     def of(self, kind: ResourceType) -> list[Informer]:

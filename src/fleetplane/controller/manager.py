@@ -95,9 +95,10 @@ class Manager:
         namespace: str | None = None,
         labels: str | None = None,
         fields: str | None = None,
+        decoded: int = 0,
     ) -> Informer:
-        """The shared informer of a resource."""
-        return self.informers.get(resource, namespace=namespace, labels=labels, fields=fields)
+        """The shared informer of a resource. ``decoded``: keep at least so many of its objects decoded."""
+        return self.informers.get(resource, namespace=namespace, labels=labels, fields=fields, decoded=decoded)
 
     # -- looking
 

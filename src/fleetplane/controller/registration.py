@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fleetplane.controller.controller import Controller
 from fleetplane.controller.manager import Manager
 from fleetplane.model.admission import AdmissionPlugin
 from fleetplane.model.kind import Kind, Versions, crd_manifest
 from fleetplane.model.objects import Object
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP: Final = "fleetplane.operators"
 
@@ -57,6 +59,9 @@ class UnknownOperator(Exception):
 
 def installed() -> dict[str, EntryPoint]:
     """What is installed, by name, not yet imported."""
+    # A megabyte of imports that an operator which names its parts itself has no use for.
+    from importlib.metadata import entry_points  # noqa: PLC0415
+
     return {point.name: point for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)}
 
 
