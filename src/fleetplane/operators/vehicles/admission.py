@@ -1,0 +1,166 @@
+"""What is refused when a vehicle object is written, always with the name of the rule.
+
+Rules that need a dependency are asked again by the reconciler, because a dependency may arrive or change later; what
+admission can see it says at once. Pods that somebody makes by hand in the namespace of a limited class obey the same
+rules, so that a class cannot be left through the back door; the operator itself and administrators are not asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from fleetplane.model.admission import (
+    ALLOWED,
+    AdmissionPlugin,
+    AdmissionRequest,
+    AdmissionRule,
+    Decision,
+    Reader,
+    allowed,
+    denied,
+)
+from fleetplane.model.builtin.types import NAMESPACES
+from fleetplane.model.errors import ApiError
+from fleetplane.model.objects import Object, is_deleting, labels, name
+from fleetplane.model.resources import ResourceRef
+from fleetplane.model.user import MASTERS_GROUP
+from fleetplane.operators.vehicles.kinds import AppType, DevRes, VehContainerConfig, VehDeployment, VehPod
+from fleetplane.operators.vehicles.limits import Profile, Violation, canonical, pod_violations, profile_of
+from fleetplane.operators.vehicles.plan import (
+    PREFIX,
+    Dependencies,
+    Refused,
+    container_index,
+    dependencies_of,
+    device_nodes,
+    expand,
+    index_violations,
+    resolve,
+    violations,
+)
+from fleetplane.operators.vehicles.redundancy import arrangement_violations
+
+RESOURCES: Final[Mapping[str, ResourceRef]] = {"DevRes": DevRes, "VehContainerConfig": VehContainerConfig}
+OPERATORS: Final = frozenset({"system:kube-controller-manager", "system:serviceaccount:piccolo-system:vehicles"})
+_APP_TYPE: Final = PREFIX + "app-type"
+
+
+async def _check_workload(request: AdmissionRequest, reader: Reader) -> Decision:
+    new = request.new or {}
+    if is_deleting(new) or (request.old is not None and request.old.get("spec") == new.get("spec")):
+        return ALLOWED
+    spec = new.get("spec") or {}
+    app_type = str(spec.get("appType") or "")
+    if not app_type:
+        return refusal(request, [Violation("app-type", "spec.appType", "is required: system or 3rd-party")])
+    profile = profile_of(app_type, await reader.get(AppType, canonical(app_type)))
+    if profile is None:
+        shown = f"there is no AppType {canonical(app_type)!r}; system and 3rd-party are always there"
+        return refusal(request, [Violation("app-type", "spec.appType", shown)])
+    found = {
+        one: await reader.get(RESOURCES[one[0]], one[1], request.namespace) for one in dependencies_of(spec) if one[1]
+    }
+    known = resolve(spec, lambda kind, wanted: found.get((kind, wanted)))
+    app = request.name or name(new)
+    problems = list(_workload_problems(request.resource.kind, profile, app, spec, known))
+    if problems:
+        return refusal(request, problems)
+    return allowed(*_warnings(spec, known))
+
+
+def _workload_problems(
+    kind: str, profile: Profile, app: str, spec: Mapping[str, Any], known: Dependencies
+) -> Iterator[Violation]:
+    broken = list(violations(profile, app, spec, known))
+    if kind == VehDeployment.resource.kind:
+        broken += arrangement_violations(profile, spec)
+    else:
+        broken += index_violations(spec)
+        if not (spec.get("podSpec") or {}).get("containers"):
+            broken.append(Violation("containers", "spec.podSpec.containers", "needs at least one container"))
+    yield from broken
+    if not broken and not known.missing and kind == VehPod.resource.kind:
+        try:
+            expand(app, spec, known, profile)
+        except Refused as error:
+            yield error.violation
+
+
+def _warnings(spec: Mapping[str, Any], known: Dependencies) -> Iterator[str]:
+    count = len((spec.get("podSpec") or {}).get("containers") or ())
+    for key in ("devContainerIdx", "vehContainerConfigIdx"):
+        try:
+            warning = container_index(int(spec.get(key) or 0), count)[1]
+        except IndexError:
+            continue
+        if warning:
+            yield f"spec.{key}: {warning}"
+    if known.missing:
+        yield f"not there yet: {', '.join(known.missing)}; the pod starts when they are"
+
+
+async def _check_device(request: AdmissionRequest, _reader: Reader) -> Decision:
+    spec = (request.new or {}).get("spec") or {}
+    problems = []
+    for key in ("devType", "path"):
+        value = spec.get(key)
+        if value is not None and not isinstance(value, str) and not _is_texts(value):
+            problems.append(Violation("device-form", f"spec.{key}", "is a text or a list of texts"))
+    if not problems:
+        nodes, kinds = device_nodes(spec), spec.get("devType")
+        for node in nodes:
+            if not node.startswith("/") or "/../" in f"{node}/":
+                problems.append(Violation("device-path", "spec.path", f"{node} is not an absolute path"))
+        if isinstance(kinds, list) and isinstance(spec.get("path"), list) and len(kinds) != len(nodes):
+            problems.append(
+                Violation("device-form", "spec.devType", f"{len(kinds)} types do not pair with {len(nodes)} paths")
+            )
+    return refusal(request, problems) if problems else ALLOWED
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+async def _check_pod(request: AdmissionRequest, reader: Reader) -> Decision:
+    """A pod made by hand, or by a workload, in the namespace of a limited class."""
+    if request.user.name in OPERATORS and request.operation == "CREATE" and _is_ours(request.new or {}):
+        return ALLOWED
+    if MASTERS_GROUP in request.user.groups and request.user.name not in OPERATORS:
+        return ALLOWED
+    app_type = labels(await reader.get(NAMESPACES, request.namespace) or {}).get(_APP_TYPE)
+    if app_type is None:
+        return ALLOWED
+    profile = profile_of(app_type, await reader.get(AppType, app_type))
+    if profile is None:
+        return ALLOWED
+    problems = list(pod_violations(profile, (request.new or {}).get("spec") or {}, "spec"))
+    # Priorities are filled in by the server where nobody asked for one; classes of ours are given by level.
+    problems = [one for one in problems if one.rule != "no-priority"]
+    return refusal(request, problems) if problems else ALLOWED
+
+
+def _is_ours(pod: Object) -> bool:
+    """Made by this operator itself: pods of other controllers always have an owner reference."""
+    meta = pod.get("metadata") or {}
+    return f"{PREFIX}owner" in (meta.get("annotations") or {}) and not meta.get("ownerReferences")
+
+
+def refusal(request: AdmissionRequest, problems: list[Violation]) -> Decision:
+    """403, naming every rule that was broken."""
+    shown = "; ".join(str(one) for one in problems)
+    decision = denied(shown, request=request)
+    if decision.denial is None:  # pragma: no cover - denied always denies
+        raise ApiError(500, "a refusal without a denial")
+    annotation = (PREFIX + "rules", ",".join(dict.fromkeys(one.rule for one in problems)))
+    return Decision(denial=decision.denial, audit_annotations=(annotation,))
+
+
+PLUGINS: Final = (
+    AdmissionPlugin(
+        "workloads.vehicles.fleetplane.io", "validate", [AdmissionRule([VehPod, VehDeployment])], _check_workload
+    ),
+    AdmissionPlugin("devices.vehicles.fleetplane.io", "validate", [AdmissionRule([DevRes])], _check_device),
+    AdmissionPlugin("pods.vehicles.fleetplane.io", "validate", [AdmissionRule(["pods"], ["CREATE"])], _check_pod),
+)

@@ -1,0 +1,216 @@
+"""What users write: PICCOLO's kinds in ``crd.piccolo.org/v1alpha1``, wire-compatible with the operator of 2023.
+
+A platform integrator publishes devices (``DevRes``) and snippets of container configuration (``VehContainerConfig``)
+once; an application developer only names them in a ``VehPod``. Every field of the original keeps its name and meaning;
+what is new is optional and says nothing when absent.
+
+All kinds live on the edge and on the hub: nothing here needs a hub.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fleetplane.model.kind import Builtin, Column, Kind, StatusCondition, View, field
+from fleetplane.model.objects import Object
+
+GROUP = "crd.piccolo.org"
+VERSION = "v1alpha1"
+
+PodSpec = Annotated[Object, Builtin("io.k8s.api.core.v1.PodSpec")]
+Container = Annotated[Object, Builtin("io.k8s.api.core.v1.Container")]
+EnvVar = Annotated[Object, Builtin("io.k8s.api.core.v1.EnvVar")]
+Volume = Annotated[Object, Builtin("io.k8s.api.core.v1.Volume")]
+VolumeMount = Annotated[Object, Builtin("io.k8s.api.core.v1.VolumeMount")]
+Level = Literal["", "QM", "A", "B", "C", "D"]
+"""A criticality level: quality managed, or the automotive safety integrity levels of ISO 26262."""
+
+_CATEGORIES = ("piccolo",)
+
+
+# -- what the platform offers
+
+
+class DevResSpec(View):
+    dev_type: Any = field(default=None, doc="The class of device, or a list of classes, one for each path.")
+    path: Any = field(default=None, doc="The device node on the host, or a list of them.")
+    permissions: str = field(
+        default="", doc="What the container may do with it: r(ead), w(rite), m(ake); rwm if empty.", pattern="^[rwm]*$"
+    )
+    allowed_app_types: list[str] = field(
+        default_factory=list, doc="AppTypes that may use it although their profile does not list it."
+    )
+    allowed_apps: list[str] = field(default_factory=list, doc="Applications (by name) that may use it.")
+
+
+class DevRes(Kind, group=GROUP, version=VERSION, plural="devres", categories=_CATEGORIES):
+    """A device of the platform."""
+
+    spec: DevResSpec = field(default_factory=lambda: DevResSpec.view({}))
+
+
+class PiccoloVolume(View):
+    volume: Volume
+    volume_mount: VolumeMount
+
+
+class VehContainerConfigSpec(View):
+    piccolo_volumes: list[PiccoloVolume] = field(default_factory=list, doc="Volumes, each with where it is mounted.")
+    piccolo_env: list[EnvVar] = field(
+        default_factory=list, doc="Environment; values may hold ${NAME} for names the AppType lists."
+    )
+    allowed_app_types: list[str] = field(
+        default_factory=list, doc="AppTypes that may use its hostPath volumes although their profile forbids them."
+    )
+
+
+class VehContainerConfig(Kind, group=GROUP, version=VERSION, categories=_CATEGORIES):
+    """A snippet of container configuration: volumes, mounts and environment."""
+
+    spec: VehContainerConfigSpec = field(default_factory=lambda: VehContainerConfigSpec.view({}))
+
+
+class AppTypeSpec(View):
+    """What a class of applications may do. Lists may hold ``*``; empty lists allow nothing."""
+
+    namespace: str = field(default="", doc="Where its pods run; <name>-application if empty.", max_length=63)
+    limited: bool = field(default=True, doc="Without it nothing below is enforced.")
+    devices: list[str] = field(default_factory=list, doc="Names or types of devices it may use.")
+    capabilities: list[str] = field(default_factory=list, doc="Linux capabilities that may be added.")
+    host_paths: list[str] = field(default_factory=list, doc="Host paths (and below) its own volumes may name.")
+    nodes: list[str] = field(default_factory=list, doc="Nodes it may name; empty: it may name none.")
+    images: list[str] = field(default_factory=list, doc="Prefixes its images must have; empty: any image.")
+    dds_domains: list[int] = field(default_factory=list, doc="DDS domains it may join; empty: any.")
+    ports: list[int] = field(default_factory=list, doc="Host ports it may take.")
+    allow_privileged: bool = False
+    allow_host_namespaces: bool = False
+    runtime_classes: list[str] = field(default_factory=list, doc="RuntimeClasses it may choose.")
+    max_level: Level = field(default="QM", doc="The highest criticality level it may claim.")
+    placeholders: dict[str, str] = field(
+        default_factory=dict, doc="Values of ${NAME} in container configurations, besides the node's facts."
+    )
+    limit_range: dict[str, Any] | None = field(default=None, doc="The spec of the namespace's LimitRange.")
+    resource_quota: dict[str, Any] | None = field(default=None, doc="The spec of the namespace's ResourceQuota.")
+
+
+class AppType(Kind, group=GROUP, version=VERSION, namespaced=False, categories=_CATEGORIES):
+    """The limits of a class of applications; replaces the built-in profile of the same name (system, 3rd-party)."""
+
+    spec: AppTypeSpec = field(default_factory=lambda: AppTypeSpec.view({}))
+
+
+# -- what applications ask for
+
+
+class DevResInfo(View):
+    dev_name: str = field(doc="A DevRes in the same namespace.")
+    dev_dest_path: str = field(doc="Where the device node shows up in the container.")
+
+
+class Reservation(View):
+    """What is kept for a workload; passed on to the node as it is."""
+
+    cpu_set: str = field(default="", doc="CPUs it runs on, as in cpuset(7): 0-1,3.", pattern=r"^[0-9,\-]*$")
+    memory_bandwidth_percent: int | None = field(default=None, minimum=1, maximum=100)
+    scheduling_policy: Literal["", "SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_DEADLINE"] = ""
+    scheduling_priority: int | None = field(default=None, minimum=1, maximum=99)
+
+
+class Instance(View):
+    name: str
+    node: str = ""
+    role: str = ""
+    state: str = ""
+    restarts: int = 0
+    last_switch_ms: int | None = None
+
+
+class WorkloadStatus(View):
+    phase: str = field(default="", column=Column("Phase"))
+    pod: str = field(default="", doc="namespace/name of its pod.")
+    criticality: str = ""
+    rule: str = field(default="", doc="The rule that refused it.")
+    observed_generation: int = 0
+    instances: list[Instance] = field(default_factory=list)
+    active: str = field(default="", doc="The uid of the one pod that may be active.")
+    switchovers: int = 0
+    last_switch_ms: int | None = None
+    lost_at: str = field(default="", doc="When the loss of the active was noticed.")
+    votes: dict[str, Any] | None = None
+    conditions: list[StatusCondition] = field(default_factory=list, list_map_keys=["type"])
+
+
+class VehPodSpec(View):
+    dev_res_info: list[DevResInfo] = field(default_factory=list, doc="Devices wanted.")
+    dev_container_idx: int = field(default=0, doc="Which container gets the devices, counted from 0.", minimum=0)
+    veh_container_config_info: list[str] = field(
+        default_factory=list, doc="VehContainerConfigs of the same namespace, in order."
+    )
+    veh_container_config_idx: int = field(default=0, doc="Which container gets the configurations.", minimum=0)
+    app_type: str = field(default="", doc="system or 3rd-party, or the name of an AppType.", column="AppType")
+    deployment_policy: str = field(
+        default="", doc="PassiveRedundant, ActiveRedundant, NModularRedundant or Monitoring; case does not matter."
+    )
+    pod_spec: PodSpec
+    criticality: Level = field(default="", doc="QM (the default) or an ASIL: A, B, C, D.")
+    reservation: Reservation | None = None
+    on_dependency_change: Literal["Restart", "NextStart"] = field(
+        default="Restart", doc="Whether a changed dependency restarts a running pod or waits for its next start."
+    )
+    state: Literal["Running", "Stopped"] = "Running"
+
+
+class VehPod(Kind, group=GROUP, version=VERSION, categories=_CATEGORIES):
+    """One pod of a vehicle application, with its devices and configuration by name."""
+
+    spec: VehPodSpec
+    status: WorkloadStatus = field(default_factory=lambda: WorkloadStatus.view({}))
+
+
+class PassiveRedundant(View):
+    active_container: Container
+    passive_container: Container
+
+
+class ActiveRedundant(View):
+    active_redundant_containers: list[Container] = field(min_items=2)
+
+
+class NModularRedundant(View):
+    n_modular_containers: list[Container] = field(min_items=3)
+
+
+class Monitoring(View):
+    primary_container: list[Container] = field(min_items=1)
+    watcher_container: Container
+
+
+class Voting(View):
+    """How outputs are compared. An instance gives its output as an annotation of its own pod."""
+
+    tolerance: float = field(default=0.0, doc="Numbers this far apart still agree.", minimum=0)
+    timeout_seconds: float = field(default=1.0, doc="How long a round waits for the missing outputs.", minimum=0.01)
+    disagree_limit: int = field(default=3, doc="Rounds in a row after which a dissenter is replaced.", minimum=1)
+
+
+class VehDeploymentSpec(VehPodSpec):
+    pod_spec: Annotated[Object, Builtin("io.k8s.api.core.v1.PodSpec")]
+    passive_redundant: PassiveRedundant | None = None
+    active_redundant: ActiveRedundant | None = None
+    n_modular_redundant: NModularRedundant | None = None
+    monitoring: Monitoring | None = None
+    replicas: int = field(default=0, doc="Instances of the pod where no containers are listed.", minimum=0, maximum=15)
+    placement: Literal["Any", "SameNode", "Spread"] = field(
+        default="Any", doc="Whether instances share a node, must not, or avoid each other where nodes permit."
+    )
+    voting: Voting = field(default_factory=lambda: Voting.view({}))
+    watcher_loss: Literal["Restart", "Degrade", "SafeState"] = field(
+        default="Restart", doc="What the loss of the watcher means for the primaries."
+    )
+
+
+class VehDeployment(Kind, group=GROUP, version=VERSION, categories=_CATEGORIES):
+    """Several pods of a vehicle application, arranged by a deployment policy."""
+
+    spec: VehDeploymentSpec
+    status: WorkloadStatus = field(default_factory=lambda: WorkloadStatus.view({}))

@@ -1,0 +1,168 @@
+"""A whole plane for stories about vehicles: the real server with our admission, the built-in controllers, simulated nodes.
+
+Everything runs on a virtual clock, so waiting costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+from fleetplane.client.protocol import Client
+from fleetplane.controller import Manager
+from fleetplane.model.builtin.types import CUSTOM_RESOURCE_DEFINITIONS, PODS
+from fleetplane.model.errors import ApiError
+from fleetplane.model.objects import Object, condition, is_condition_true
+from fleetplane.model.user import UserInfo
+from fleetplane.node.fleet import FleetSettings, SimulatedFleet
+from fleetplane.operators.vehicles import OPERATOR
+from fleetplane.operators.vehicles.kinds import DevRes, VehContainerConfig, VehDeployment, VehPod
+from fleetplane.plane import CONTROLLER_USER, FLEET_USER
+from fleetplane.testing import SimulatedEnvironment, TestServer, run_virtually, running_server
+from fleetplane.workloads.assembly import controllers
+
+DEVELOPER = UserInfo("developer", groups=("system:authenticated",))
+
+
+@dataclass
+class Stage:
+    server: TestServer
+    client: Client
+    environment: SimulatedEnvironment
+    manager: Manager
+    fleet: SimulatedFleet
+
+    async def until(self, what: Callable[[], Awaitable[bool]], *, timeout: float = 120.0) -> None:
+        async with asyncio.timeout(timeout):
+            while not await what():
+                await asyncio.sleep(0.05)
+
+    async def pod(self, name: str, namespace: str = "system-application") -> Object | None:
+        try:
+            return await self.client.get(PODS, name, namespace)
+        except ApiError as error:
+            assert error.code == 404
+            return None
+
+    async def pods(self, namespace: str = "system-application") -> list[Object]:
+        return (await self.client.list(PODS, namespace)).items
+
+    async def phase(self, name: str, kind: Any = VehPod) -> str:
+        return str(((await self.client.get(kind, name, "default")).get("status") or {}).get("phase") or "")
+
+    async def running(self, name: str, kind: Any = VehPod) -> None:
+        async def runs() -> bool:
+            return await self.phase(name, kind) == "Running"
+
+        await self.until(runs)
+
+    async def condition(self, name: str, type: str, kind: Any = VehPod) -> Object:
+        return condition(await self.client.get(kind, name, "default"), type) or {}
+
+    async def says(self, name: str, type: str, status: str, kind: Any = VehPod) -> Object:
+        async def so() -> bool:
+            return (await self.condition(name, type, kind)).get("status") == status
+
+        await self.until(so)
+        return await self.condition(name, type, kind)
+
+    def crash(self, pod: Object, code: int = 1) -> None:
+        """End a pod's containers on its node, as a fault would."""
+        for container in list(self.fleet.runtime._by_pod.get(pod["metadata"]["uid"], {})):
+            self.fleet.runtime.crash(container, code)
+
+
+@asynccontextmanager
+async def stage(*, seed: int = 0, nodes: int = 2, settings: FleetSettings | None = None) -> AsyncIterator[Stage]:
+    environment = SimulatedEnvironment(seed)
+    async with running_server(environment=environment, plugins=OPERATOR.admission) as server:
+        client = server.client()
+        for manifest in OPERATOR.manifests():
+            await client.create(CUSTOM_RESOURCE_DEFINITIONS, manifest)
+        for manifest in OPERATOR.manifests():
+            while not is_condition_true(
+                await client.get(CUSTOM_RESOURCE_DEFINITIONS, manifest["metadata"]["name"]), "Established"
+            ):
+                await asyncio.sleep(0.01)
+        manager = Manager(server.client(CONTROLLER_USER), environment=environment, cluster=None)
+        manager.add(*controllers(manager))
+        OPERATOR.install(manager)
+        fleet = SimulatedFleet(server.client(FLEET_USER), nodes, environment, settings)
+        tasks = [asyncio.ensure_future(manager.run()), asyncio.ensure_future(fleet.run())]
+        await fleet.ready.wait()
+        try:
+            yield Stage(server, client, environment, manager, fleet)
+        finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
+
+
+def staged(**arguments: Any) -> Callable[[Callable[[Stage], Awaitable[None]]], Callable[[], None]]:
+    """Make a test of a story that wants a stage."""
+
+    def decorate(story: Callable[[Stage], Awaitable[None]]) -> Callable[[], None]:
+        async def main() -> None:
+            failure: BaseException | None = None
+            async with stage(**arguments) as made:
+                try:
+                    await story(made)
+                except Exception as error:
+                    failure = error
+            if failure is not None:
+                raise failure
+
+        @wraps(story)
+        def test() -> None:
+            run_virtually(main())
+
+        del test.__wrapped__
+        return test
+
+    return decorate
+
+
+def device(name: str, path: Any = "/dev/video0", **more: Any) -> Object:
+    return {"metadata": {"name": name}, "spec": {"devType": "front-camera", "path": path, **more}}
+
+
+def config(name: str, **spec: Any) -> Object:
+    return {"metadata": {"name": name}, "spec": spec}
+
+
+def pod_spec(**more: Any) -> Object:
+    return {"terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "image": "app:1"}], **more}
+
+
+def veh_pod(name: str, app_type: str = "system", **spec: Any) -> Object:
+    return {"metadata": {"name": name}, "spec": {"appType": app_type, "podSpec": pod_spec(), **spec}}
+
+
+def veh_deployment(name: str, policy: str, app_type: str = "system", **spec: Any) -> Object:
+    return {
+        "metadata": {"name": name},
+        "spec": {"appType": app_type, "deploymentPolicy": policy, "podSpec": pod_spec(), **spec},
+    }
+
+
+__all__ = [
+    "DEVELOPER",
+    "DevRes",
+    "Stage",
+    "VehContainerConfig",
+    "VehDeployment",
+    "VehPod",
+    "config",
+    "device",
+    "pod_spec",
+    "stage",
+    "staged",
+    "veh_deployment",
+    "veh_pod",
+]

@@ -1,0 +1,151 @@
+"""What a class of applications may not do is refused at the door, by the name of the rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.operators.vehicles.stage import (
+    DEVELOPER,
+    DevRes,
+    Stage,
+    VehContainerConfig,
+    VehPod,
+    config,
+    device,
+    pod_spec,
+    staged,
+    veh_pod,
+)
+
+from fleetplane.model.builtin.types import NAMESPACES, PODS, ROLE_BINDINGS
+from fleetplane.model.errors import ApiError
+from fleetplane.operators.vehicles.kinds import AppType
+from fleetplane.operators.vehicles.limits import canonical
+
+
+def main(**more: Any) -> dict[str, Any]:
+    return pod_spec(containers=[{"name": "main", "image": "app:1", **more}])
+
+
+BAD = [
+    ("no-privileged", main(securityContext={"privileged": True})),
+    ("no-host-namespaces", pod_spec(hostNetwork=True)),
+    ("no-host-namespaces", pod_spec(hostPID=True)),
+    ("no-host-path", pod_spec(volumes=[{"name": "v", "hostPath": {"path": "/etc"}}])),
+    ("capabilities", main(securityContext={"capabilities": {"add": ["SYS_ADMIN"]}})),
+    ("no-runtime-class", pod_spec(runtimeClassName="kata")),
+    ("allowed-nodes", pod_spec(nodeName="sim-0")),
+    ("allowed-nodes", pod_spec(nodeSelector={"kubernetes.io/hostname": "sim-0"})),
+    ("no-priority", pod_spec(priorityClassName="system-node-critical")),
+    ("host-ports", main(ports=[{"containerPort": 80, "hostPort": 80}])),
+]
+
+
+@staged(nodes=1)
+async def test_every_refusal_of_a_third_party_names_its_rule_and_system_may(stage: Stage) -> None:
+    for number, (rule, spec) in enumerate(BAD):
+        with pytest.raises(ApiError, match=rf"rule {rule}\)") as refused:
+            await stage.client.create(VehPod, veh_pod(f"bad-{number}", "3rd-party", podSpec=spec), "default")
+        assert refused.value.code == 403
+        await stage.client.create(VehPod, veh_pod(f"fine-{number}", podSpec=spec), "default", dry_run=True)
+    with pytest.raises(ApiError, match="rule max-level"):
+        await stage.client.create(VehPod, veh_pod("d", "3rd-party", criticality="D"), "default")
+    with pytest.raises(ApiError, match="rule app-type"):
+        await stage.client.create(VehPod, veh_pod("x", ""), "default")
+    with pytest.raises(ApiError, match="rule app-type"):
+        await stage.client.create(VehPod, veh_pod("x", "no-such"), "default")
+
+
+@staged(nodes=1)
+async def test_the_device_matrix_says_who_may_use_which_device(stage: Stage) -> None:
+    await stage.client.create(DevRes, device("cam"), "default")
+    await stage.client.create(DevRes, device("open", allowedAppTypes=["thirdParty"]), "default")
+    await stage.client.create(DevRes, device("named", allowedApps=["friend"]), "default")
+
+    def wants(app: str, name: str) -> dict[str, Any]:
+        return veh_pod(app, "3rd-party", devResInfo=[{"devName": name, "devDestPath": "/dev/x"}])
+
+    with pytest.raises(ApiError, match="rule device-permission"):
+        await stage.client.create(VehPod, wants("stranger", "cam"), "default")
+    with pytest.raises(ApiError, match="rule device-permission"):
+        await stage.client.create(VehPod, wants("stranger", "named"), "default")
+    await stage.client.create(VehPod, wants("stranger", "open"), "default")
+    await stage.client.create(VehPod, wants("friend", "named"), "default")
+    await stage.running("friend")
+
+
+@staged(nodes=1)
+async def test_a_device_that_arrives_late_is_held_against_the_rules_too(stage: Stage) -> None:
+    app = veh_pod("early", "3rd-party", devResInfo=[{"devName": "cam", "devDestPath": "/dev/x"}])
+    await stage.client.create(VehPod, app, "default")
+    await stage.client.create(DevRes, device("cam"), "default")
+    told = await stage.says("early", "Admitted", "False")
+    assert "rule device-permission" in told["message"]
+    assert (await stage.client.get(VehPod, "early", "default"))["status"]["rule"] == "device-permission"
+    assert await stage.pod("early", "3rd-party-application") is None
+
+
+@staged(nodes=1)
+async def test_a_snippet_with_host_paths_is_for_whom_the_integrator_says(stage: Stage) -> None:
+    pair = {"volume": {"name": "x", "hostPath": {"path": "/tmp/x"}}, "volumeMount": {"name": "x", "mountPath": "/x"}}
+    await stage.client.create(VehContainerConfig, config("host", piccoloVolumes=[pair]), "default")
+    with pytest.raises(ApiError, match="rule config-host-path"):
+        await stage.client.create(VehPod, veh_pod("a", "3rd-party", vehContainerConfigInfo=["host"]), "default")
+    await stage.client.patch(VehContainerConfig, "host", {"spec": {"allowedAppTypes": ["3rd-party"]}}, "default")
+    await stage.client.create(VehPod, veh_pod("a", "3rd-party", vehContainerConfigInfo=["host"]), "default")
+
+
+@staged(nodes=1)
+async def test_an_integrator_edits_a_profile(stage: Stage) -> None:
+    spec = {"images": ["registry.car/"], "ddsDomains": [100], "devices": ["front-camera"], "maxLevel": "A"}
+    await stage.client.create(AppType, {"metadata": {"name": "3rd-party"}, "spec": spec})
+    await stage.client.create(DevRes, device("cam"), "default")
+    good = main(image="registry.car/app:1", env=[{"name": "ROS_DOMAIN_ID", "value": "100"}])
+    wants = [{"devName": "cam", "devDestPath": "/dev/x"}]
+    await stage.client.create(
+        VehPod, veh_pod("good", "3rd-party", podSpec=good, devResInfo=wants, criticality="A"), "default"
+    )
+    with pytest.raises(ApiError, match="rule image-policy"):
+        await stage.client.create(VehPod, veh_pod("bad", "3rd-party"), "default")
+    other = main(image="registry.car/app:1", env=[{"name": "ROS_DOMAIN_ID", "value": "101"}])
+    with pytest.raises(ApiError, match="rule dds-domains"):
+        await stage.client.create(VehPod, veh_pod("bad", "3rd-party", podSpec=other), "default")
+
+
+@staged(nodes=1)
+async def test_there_is_no_back_door_into_the_namespace_of_a_class(stage: Stage) -> None:
+    await stage.client.create(VehPod, veh_pod("a", "3rd-party"), "default")
+    await stage.running("a")
+    space = await stage.client.get(NAMESPACES, "3rd-party-application")
+    assert space["metadata"]["labels"]["vehicles.fleetplane.io/app-type"] == "3rd-party"
+    bad = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "by-hand"}, "spec": pod_spec(hostNetwork=True)}
+    await stage.client.create(  # who may make pods there at all is RBAC's business; here somebody may
+        ROLE_BINDINGS, _edit("developer"), "3rd-party-application"
+    )
+    with pytest.raises(ApiError, match="rule no-host-namespaces"):
+        await stage.server.client(DEVELOPER).create(PODS, bad, "3rd-party-application")
+
+
+def _edit(user: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "edit"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+        "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
+    }
+
+
+@staged(nodes=1)
+async def test_devices_are_checked_when_they_are_written(stage: Stage) -> None:
+    with pytest.raises(ApiError, match="rule device-form"):
+        await stage.client.create(DevRes, device("a", path=3), "default")
+    with pytest.raises(ApiError, match="rule device-path"):
+        await stage.client.create(DevRes, device("a", path="video0"), "default")
+    pair = {"metadata": {"name": "a"}, "spec": {"devType": ["x", "y"], "path": ["/dev/x", "/dev/y"]}}
+    await stage.client.create(DevRes, pair, "default")
+
+
+def test_a_class_has_one_name_however_it_is_spelled() -> None:
+    spellings = ["thirdParty", "third-party", "3rd-party", "3rd-party-application", "ThirdParty"]
+    assert {canonical(one) for one in spellings} == {"3rd-party"}
+    assert canonical("system") == "system"
