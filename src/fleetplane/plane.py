@@ -213,7 +213,8 @@ class Plane:
         metrics = Metrics()
         self._server.more_collectors.append(metrics.registry)
         manager = Manager(self.client(CONTROLLER_USER), environment=self.environment, cluster=None, metrics=metrics)
-        manager.add(*controllers(manager, root_certificate=pki.authority_pem.decode()))
+        root = pki.authority_pem.decode()
+        manager.add(*controllers(manager, root_certificate=root, certificates=self._server.certificates))
         tasks.start(manager.run())
         await install_kinds(self.client(), operators)
         for one in await prepare_operators(self.client(), operators, self.client, self.environment, metrics):

@@ -19,6 +19,7 @@ from fleetplane.apiserver.cleanup import DefinitionCleanup
 from fleetplane.apiserver.cluster_credentials import credentials_handler
 from fleetplane.apiserver.clusters import Clusters
 from fleetplane.apiserver.commits import commit_handler, served_commits
+from fleetplane.apiserver.conversion import Conversion
 from fleetplane.apiserver.crds import Definitions
 from fleetplane.apiserver.following import Apply, Follower
 from fleetplane.apiserver.health import Health
@@ -34,7 +35,7 @@ from fleetplane.apiserver.outgoing import Outgoing, Services
 from fleetplane.apiserver.own_writes import OwnWrites
 from fleetplane.apiserver.pki import Pki
 from fleetplane.apiserver.readers import StoreReader
-from fleetplane.apiserver.registry import Converter, Registry
+from fleetplane.apiserver.registry import Registry
 from fleetplane.apiserver.security import compose_security
 from fleetplane.apiserver.server import ApiServer, Limits, Parts
 from fleetplane.apiserver.services import ServiceAllocator, parse_networks
@@ -78,12 +79,12 @@ def assemble(
     clusters = Clusters()
     reader = StoreReader(ObjectStorage(store), registry)
     security = compose_security(pki, environment, reader, clusters)
-    definitions = Definitions(registry, _no_converter)
     namespaces = NamespaceView()
     cleanup = DefinitionCleanup(store, registry)
     own = OwnWrites(registry, clusters.name_of)
     builtin = builtin_admission(store, environment, clusters, own)
     outgoing = Outgoing(Services(reader, environment))
+    definitions = Definitions(registry, Conversion(outgoing, environment).converter_for)
     policies = Policies(registry, namespaces, reader, security.authorize, own)
     webhooks = Webhooks(registry, namespaces, outgoing, security.authorize, environment)
 
@@ -160,6 +161,8 @@ def assemble(
         limits=settings.limits,
         released=builtin.ledger.released,
         audit=audit,
+        approve_request=security.approve_request,
+        sign_request=security.sign_request,
     )
     server = ApiServer(parts)
     commits = commit_handler(ObjectStorage(store), registry, server.writes, server.deletes, server.authorize_call)
@@ -180,10 +183,6 @@ def _services(settings: ServerSettings, environment: Environment) -> ServiceAllo
 
 def _nothing() -> None:
     """Nothing to reset."""
-
-
-def _no_converter(_cluster: str, _definition: Object) -> Converter | None:
-    return None
 
 
 def _health(store: Store) -> Health:

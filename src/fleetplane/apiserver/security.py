@@ -170,6 +170,18 @@ class Security:
 
         return {"/.well-known/openid-configuration": configuration, "/openid/v1/jwks": keys}
 
+    # -- certificates --------------------------------------------------------------------------------------------------
+
+    def approve_request(self, request: Object, cluster: str) -> Object | None:
+        """The condition that approves a CertificateSigningRequest whose requester may have it; ``cluster`` by name."""
+        found = self.clusters.resolve(cluster) or ROOT_CLUSTER
+        return certificate_requests.auto_approval(request, self.authorize, self.environment, found)
+
+    def sign_request(self, request: Object, cluster: str) -> Object | None:
+        """The status of an approved request, signed by the plane's authority; ``cluster`` by name."""
+        found = self.clusters.resolve(cluster) or ROOT_CLUSTER
+        return certificate_requests.sign(request, self.pki.authority, self.environment, found)
+
     # -- admission -----------------------------------------------------------------------------------------------------
 
     def plugins(self) -> Sequence[AdmissionPlugin]:

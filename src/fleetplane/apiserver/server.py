@@ -40,6 +40,7 @@ from fleetplane.apiserver.subresources import Handler, Subresources
 from fleetplane.apiserver.writing import Released, Writes
 from fleetplane.model import errors
 from fleetplane.model.environment import Environment
+from fleetplane.model.objects import Object
 from fleetplane.model.selectors import FieldSelector
 from fleetplane.model.user import UserInfo
 from fleetplane.store.protocol import Store, StoreError
@@ -73,6 +74,10 @@ class Limits:
     mutating: int = 200
 
 
+def _decide_nothing(_request: Object, _cluster: str) -> Object | None:
+    return None
+
+
 @dataclass(slots=True)
 class Parts:
     """What a server is made of.
@@ -98,6 +103,8 @@ class Parts:
     released: Released | None = None
     limits: Limits = field(default_factory=Limits)
     audit: Audit | None = None
+    approve_request: Callable[[Object, str], Object | None] = _decide_nothing
+    sign_request: Callable[[Object, str], Object | None] = _decide_nothing
 
 
 class ApiServer:
@@ -106,6 +113,8 @@ class ApiServer:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self.registry = parts.registry
+        self.certificates = parts.approve_request, parts.sign_request
+        """What a controller needs to approve and sign CertificateSigningRequests."""
         self.clusters = parts.clusters
         self._environment = parts.environment
         shared = parts.shared
