@@ -47,10 +47,7 @@ class ServiceAllocator:
         if kind in ("NodePort", "LoadBalancer") and not (
             kind == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is False
         ):
-            self._ports(spec, before)
-        elif kind == "ClusterIP":
-            for port in spec.get("ports") or []:
-                port.pop("nodePort", None)
+            self._ports(new, spec, before)
 
     # -- addresses -------------------------------------------------------------------------------------------------------
 
@@ -129,9 +126,18 @@ class ServiceAllocator:
 
     # -- node ports ------------------------------------------------------------------------------------------------------
 
-    def _ports(self, spec: Object, before: Object) -> None:
+    def _ports(self, service: Object, spec: Object, before: Object) -> None:
         held = {_port_key(one): one["nodePort"] for one in before.get("ports") or [] if one.get("nodePort")}
         used = {one["nodePort"] for one in spec.get("ports") or [] if one.get("nodePort")}
+        for index, port in enumerate(spec.get("ports") or []):
+            number = port.get("nodePort")
+            if number and number not in self._node_ports and number not in held.values():
+                detail = (
+                    "provided port is not in the valid range. "
+                    f"The range of valid ports is {self._node_ports.start}-{self._node_ports.stop - 1}"
+                )
+                cause = FieldError.invalid(f"spec.ports[{index}].nodePort", number, detail)
+                raise errors.invalid("Service", service["metadata"].get("name", ""), [cause])
         by_number: dict[tuple[Any, Any], int] = {}
         for port in spec.get("ports") or []:
             if port.get("nodePort"):

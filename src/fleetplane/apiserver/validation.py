@@ -19,6 +19,9 @@ _EXTENSIONS = frozenset({"apiextensions.k8s.io", "apiregistration.k8s.io"})
 """Groups that are not Kubernetes' own core: their finalizers need no domain."""
 
 
+_TYPE_REASONS = frozenset({"FieldValueTypeInvalid"})
+
+
 def normalise(call: Call, obj: Object, strict: list[str]) -> None:
     """Drop what the schema does not know, as ``fieldValidation`` asks, in place. Raises ApiError 400 or 422."""
     served = call.served
@@ -27,12 +30,18 @@ def normalise(call: Call, obj: Object, strict: list[str]) -> None:
         raise errors.invalid(served.type.kind, _name(obj), shape, group=served.type.group)
     schema = served.schema
     dropped = meta.drop_unknown(obj["metadata"]) if schema is None else prune(schema, obj)
-    unknown = [*strict, *(f'unknown field "{path}"' for path in dropped)]
+    _tell_unknown(call, obj, [*strict, *(f'unknown field "{path}"' for path in dropped)])
+    if not served.custom:
+        check_types(call, obj)
+
+
+def _tell_unknown(call: Call, obj: Object, unknown: list[str]) -> None:
     if not unknown or call.field_validation == "Ignore":
         return
     if call.field_validation == "Strict":
+        resource = call.served.type
         raise errors.bad_request(
-            f'{obj.get("kind")} in version "{served.type.version}" cannot be handled as a {served.type.kind}: '
+            f'{obj.get("kind")} in version "{resource.version}" cannot be handled as a {resource.kind}: '
             f"strict decoding error: {', '.join(unknown)}"
         )
     for text in unknown:
@@ -40,9 +49,14 @@ def normalise(call: Call, obj: Object, strict: list[str]) -> None:
 
 
 def check_types(call: Call, obj: Object) -> None:
-    """Whether an object has the types of its kind, before parts of it are taken over. Raises ApiError 422."""
+    """Whether what there is has the types of its kind, which all stages that follow rely on. Raises ApiError 422.
+
+    What is missing or out of range may still be mended by defaults and admission, so it is not looked at yet.
+    """
     schema = call.served.schema
-    found = meta.check_shape(obj) or (validate(schema, obj, None) if schema is not None else [])
+    found = meta.check_shape(obj)
+    if not found and schema is not None:
+        found = [one for one in validate(schema, obj, None) if one.reason in _TYPE_REASONS]
     if found:
         raise errors.invalid(call.served.type.kind, _name(obj), found, group=call.served.type.group)
 

@@ -293,7 +293,7 @@ def _recount_template(daemon_set: Object, old: Object) -> None:
 
 def _validate_daemon_set(daemon_set: Object, old: Object | None) -> Errors:
     spec = spec_of(daemon_set)
-    yield from selector_and_template(spec)
+    yield from selector_and_template(spec, owner="daemonset")
     yield from always_restarting(spec, "DaemonSet")
     for key in ("minReadySeconds", "revisionHistoryLimit"):
         yield from not_negative(spec.get(key), f"spec.{key}")

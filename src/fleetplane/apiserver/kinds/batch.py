@@ -81,7 +81,7 @@ def _prepare_create(job: Object) -> None:
     metadata = section(job, "metadata")
     uid, name = text(metadata, "uid"), text(metadata, "name")
     labels = made(spec, "template", "metadata", "labels")
-    follows = bool(labels) and metadata.get("labels") == labels
+    follows = not metadata.get("labels") or metadata.get("labels") == labels
     for uid_label, name_label in ((UID_LABEL, NAME_LABEL), (_OLD_UID_LABEL, _OLD_NAME_LABEL)):
         labels.setdefault(uid_label, uid)
         labels.setdefault(name_label, name)

@@ -64,9 +64,8 @@ def _place(event: Object) -> Errors:
     """An event lives beside its object; those of cluster-scoped objects in ``default`` or ``kube-system``."""
     namespace = event["metadata"].get("namespace")
     involved = text(section(event, "involvedObject"), "namespace")
-    if (involved and involved != namespace) or (
-        not involved and namespace not in ("", "default", "kube-system") and event.get("eventTime")
-    ):
+    homes = ("", "default", "kube-system") if event.get("eventTime") else ("", "default")
+    if (involved and involved != namespace) or (not involved and namespace not in homes):
         yield FieldError.invalid("involvedObject.namespace", involved, "does not match event.namespace")
 
 

@@ -7,7 +7,16 @@ from typing import Any, Final
 
 from fleetplane.apiserver.kinds.access import fill, made, section, text
 from fleetplane.apiserver.kinds.behaviour import KindBehaviour
-from fleetplane.apiserver.kinds.checks import Errors, collected, named, parsed_quantity, quantity, spec_of, supported
+from fleetplane.apiserver.kinds.checks import (
+    Errors,
+    collected,
+    named,
+    parsed_quantity,
+    quantity,
+    required_name,
+    spec_of,
+    supported,
+)
 from fleetplane.apiserver.kinds.columns import UNSET, at, text_column
 from fleetplane.apiserver.kinds.pod_defaults import default_volume_source
 from fleetplane.apiserver.kinds.scheduling_rules import node_selector
@@ -70,6 +79,10 @@ def _validate_volume(volume: Object, old: Object | None) -> Errors:
         choices = ("Delete", "Recycle", "Retain")
         yield from supported(policy, choices, "spec.persistentVolumeReclaimPolicy")
     yield from sources(_source_of(spec), "spec")
+    if isinstance(spec.get("csi"), dict):
+        yield from required_name(names.dns1123_subdomain, text(spec["csi"], "driver").lower(), "spec.csi.driver")
+        if not spec["csi"].get("volumeHandle"):
+            yield FieldError.required("spec.csi.volumeHandle")
     affinity = spec.get("nodeAffinity")
     if affinity is not None:
         if affinity.get("required") is None:
@@ -176,7 +189,7 @@ def _claim_change(spec: Object, before: Object, status: Object) -> Errors:
     new, old = dict(spec), dict(before)
     if not old.get("volumeName"):
         new.pop("volumeName", None)
-    if old.get("storageClassName") in (None, ""):
+    if old.get("storageClassName") is None:
         # the default class may be given to a claim that waits
         old.pop("storageClassName", None)
         new.pop("storageClassName", None)

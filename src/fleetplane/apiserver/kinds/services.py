@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from fleetplane.apiserver.kinds.access import entries, fill, made, section, text
+from fleetplane.apiserver.kinds.accounts import ordinary_address
 from fleetplane.apiserver.kinds.behaviour import KindBehaviour
 from fleetplane.apiserver.kinds.checks import (
     Errors,
@@ -179,7 +180,8 @@ def _validate(service: Object, old: Object | None) -> Errors:
     yield from _affinity(spec)
     yield from _addresses(spec)
     for index, address in enumerate(spec.get("externalIPs") or ()):
-        yield from ip(address, f"spec.externalIPs[{index}]")
+        problems = list(ip(address, f"spec.externalIPs[{index}]"))
+        yield from problems or ordinary_address(address, f"spec.externalIPs[{index}]")
     yield from _load_balancer(spec, kind)
     yield from _traffic(spec, kind)
     if spec.get("trafficDistribution") is not None:

@@ -17,15 +17,15 @@ from fleetplane.model.table import Column
 _MISMATCH: Final = "`selector` does not match template `labels`"
 
 
-def selector_and_template(spec: Object, path: str = "spec") -> Errors:
-    """A structured selector that selects something, and a template it selects."""
+def selector_and_template(spec: Object, path: str = "spec", *, owner: str = "deployment") -> Errors:
+    """A structured selector that selects something, and a template it selects; ``owner`` is whose they are, in words."""
     selector = spec.get("selector")
     if selector is None:
         yield FieldError.required(f"{path}.selector")
     else:
         yield from validate_label_selector(selector, f"{path}.selector")
         if not selector.get("matchLabels") and not selector.get("matchExpressions"):
-            yield FieldError.invalid(f"{path}.selector", selector, "empty selector is invalid for deployment")
+            yield FieldError.invalid(f"{path}.selector", selector, f"empty selector is invalid for {owner}")
     template = spec.get("template") or {}
     labels = (template.get("metadata") or {}).get("labels") or {}
     if selector and not _matches(selector, labels):
