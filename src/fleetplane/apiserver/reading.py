@@ -25,10 +25,11 @@ from fleetplane.apiserver.http import Response
 from fleetplane.apiserver.negotiation import JSON, Representation
 from fleetplane.apiserver.registry import Served
 from fleetplane.apiserver.representation import (
-    body_of,
+    bodies_of,
     encode_object,
     list_envelope,
     load,
+    load_all,
     partial,
     plain,
     respond_record,
@@ -179,14 +180,15 @@ class Reads:
     async def _respond_list(self, call: Call, page: Page, metadata: Object) -> Response:
         served, representation = call.served, call.representation
         if representation.shape == "object" and representation.encoding == JSON and not representation.pretty:
-            bodies = [
-                rendered(record) if plain(served, record) else await body_of(served, record) for record in page.records
-            ]
+            bodies = await bodies_of(served, page.records)
             if call.cluster is None:
                 names = [self._clusters.name_of(record.key.cluster) for record in page.records]
                 bodies = [splice_cluster(body, name) for body, name in zip(bodies, names, strict=True)]
             return Response(200, list_envelope(served.type.api_version, served.type.list_kind, metadata, bodies))
-        objects = [await self._load(call, record) for record in page.records]
+        objects = await load_all(served, page.records)
+        if call.cluster is None:
+            for obj, record in zip(objects, page.records, strict=True):
+                self._name_cluster(obj, record)
         shown: Object
         if representation.shape == "Table":
             shown = table(
@@ -214,13 +216,8 @@ class Reads:
         body, content_type = encode_object(shown, representation)
         return Response(200, body, content_type)
 
-    async def _load(self, call: Call, record: Record) -> Object:
-        obj = await load(call.served, record)
-        if call.cluster is None:
-            obj["metadata"].setdefault("annotations", {})[CLUSTER_ANNOTATION] = self._clusters.name_of(
-                record.key.cluster
-            )
-        return obj
+    def _name_cluster(self, obj: Object, record: Record) -> None:
+        obj["metadata"].setdefault("annotations", {})[CLUSTER_ANNOTATION] = self._clusters.name_of(record.key.cluster)
 
     async def watch(self, call: Call) -> Response:
         query = call.request.query
@@ -303,6 +300,8 @@ class Reads:
             yield view.error(expired(error))
         except StoreError as error:
             yield view.error(errors.unavailable(str(error)))
+        except errors.ApiError as error:
+            yield view.error(error)  # an object could not be converted
         finally:
             watch.close()
 

@@ -16,9 +16,10 @@ from fleetplane.apiserver.encoding import decode, rendered
 from fleetplane.apiserver.http import Response
 from fleetplane.apiserver.negotiation import JSON, PROTOBUF, YAML, Representation
 from fleetplane.apiserver.registry import Served
-from fleetplane.apiserver.storage import convert_to
+from fleetplane.apiserver.storage import convert_all
 from fleetplane.model import yaml as kube_yaml
 from fleetplane.model.objects import Object
+from fleetplane.model.schema import apply_defaults, prune
 from fleetplane.model.table import render_table
 from fleetplane.store.protocol import Record
 
@@ -27,17 +28,39 @@ _METADATA_OF_LIST = "metadata"
 
 async def load(served: Served, record: Record) -> Object:
     """A fresh object in the version of ``served``; the caller may change it."""
-    obj = decode(record)
-    if record.encoding == served.storage.encoding and served.is_storage_version:
-        return obj
-    return await convert_to(served, obj, served.type.api_version)
+    if plain(served, record):
+        return decode(record)
+    return (await load_all(served, [record]))[0]
+
+
+async def load_all(served: Served, records: Sequence[Record]) -> list[Object]:
+    """Fresh objects in the version of ``served``; what needs a conversion is converted together.
+
+    A custom resource that is converted, or was stored under an older schema, comes out as the schema of ``served``
+    has it: without what it does not know, with its defaults.
+    """
+    objects = [decode(record) for record in records]
+    others = [index for index, record in enumerate(records) if not plain(served, record)]
+    if others:
+        converted = await convert_all(served, [objects[index] for index in others], served.type.api_version)
+        for index, obj in zip(others, converted, strict=True):
+            if served.custom and served.schema is not None:
+                prune(served.schema, obj)
+                apply_defaults(served.schema, obj)
+            objects[index] = obj
+    return objects
+
+
+async def bodies_of(served: Served, records: Sequence[Record]) -> list[bytes]:
+    """The JSON of records in the version of ``served``."""
+    if all(plain(served, record) for record in records):
+        return [rendered(record) for record in records]
+    return [orjson.dumps(obj) for obj in await load_all(served, records)]
 
 
 async def body_of(served: Served, record: Record) -> bytes:
     """The JSON of a record in the version of ``served``."""
-    if record.encoding == served.storage.encoding and served.is_storage_version:
-        return rendered(record)
-    return orjson.dumps(await load(served, record))
+    return (await bodies_of(served, [record]))[0]
 
 
 def plain(served: Served, record: Record) -> bool:

@@ -96,12 +96,17 @@ class ObjectStorage:
 
 async def convert_to(served: Served, obj: Object, api_version: str) -> Object:
     """The object in another served version of its kind."""
-    if obj.get("apiVersion") == api_version:
-        return obj
+    return (await convert_all(served, [obj], api_version))[0]
+
+
+async def convert_all(served: Served, objects: Sequence[Object], api_version: str) -> list[Object]:
+    """The objects in another served version of their kind, all in one go."""
+    if all(obj.get("apiVersion") == api_version for obj in objects):
+        return list(objects)
     if served.converter is None:
-        return obj | {"apiVersion": api_version, "kind": served.type.kind}
-    converted: list[Object] = await served.converter([obj], api_version)
-    return converted[0]
+        return [obj | {"apiVersion": api_version, "kind": served.type.kind} for obj in objects]
+    converted: list[Object] = await served.converter(objects, api_version)
+    return converted
 
 
 def not_found(resource: ResourceType, name: str) -> errors.ApiError:

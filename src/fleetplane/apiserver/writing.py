@@ -27,7 +27,7 @@ from fleetplane.apiserver.following import Follower
 from fleetplane.apiserver.http import Response
 from fleetplane.apiserver.ownership import disown_fixed_parts
 from fleetplane.apiserver.registry import Served
-from fleetplane.apiserver.representation import load, respond_object, respond_record
+from fleetplane.apiserver.representation import load, plain, respond_object, respond_record
 from fleetplane.apiserver.shared import is_shared
 from fleetplane.apiserver.storage import ObjectStorage, claim_taken, convert_to, key_of, terms_of, unavailable
 from fleetplane.model import errors
@@ -324,7 +324,7 @@ class Writes:
         for _ in range(_ATTEMPTS):
             record = await self._storage.record(served, call.key_cluster, target.namespace, target.name)
             current = await load(served, record)
-            new = await make(await load(served, record))
+            new = await make(await load(served, record) if plain(served, record) else decode_copy(current))
             self._check_preconditions(call, new, record)
             new, claims = await self._prepare_update(call, new, current, operation)
             if _same(new, current):
