@@ -411,3 +411,15 @@ async def test_a_service_that_dies_is_called_back_to_life(real: Bench) -> None:
 
     (state,) = await real.runtime.containers(sandbox.uid)
     assert (state.id, state.phase) == (container_id, "running")
+
+
+async def test_a_container_whose_answer_was_lost_is_made_again(real: Bench) -> None:
+    sandbox, shared = await real.sandbox()
+    spec = ContainerSpec("main", image.NAME, command=("sleep", "1000"))
+    first = await real.runtime.create_container(sandbox, spec, shared)
+
+    second = await real.runtime.create_container(sandbox, spec, shared)
+
+    assert second != first
+    (state,) = await real.runtime.containers(sandbox.uid)
+    assert (state.id, state.phase) == (second, "created")

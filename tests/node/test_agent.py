@@ -13,7 +13,7 @@ from fleetplane.client.protocol import Client
 from fleetplane.model.builtin.types import CONFIG_MAPS, NODES, PODS
 from fleetplane.model.objects import is_condition_true
 from fleetplane.node.agent import NodeAgent, NodeSettings
-from fleetplane.node.runtime import ContainerState
+from fleetplane.node.runtime import ContainerState, RuntimeFailure
 from fleetplane.node.simulated import SimulatedRuntime
 from fleetplane.testing import Faults, Simulation, simulated
 
@@ -127,6 +127,31 @@ async def test_without_a_control_plane_crashes_are_restarted_and_told_later(simu
         await simulation.run(seconds=60)
         status = (await simulation.client.get(PODS, "web", "default"))["status"]["containerStatuses"][0]
         assert (status["restartCount"], status["lastState"]["terminated"]["exitCode"]) == (1, 9)
+        await simulation.end()
+
+
+@simulated()
+async def test_a_runtime_that_stops_answering_in_between_makes_no_second_container(simulation: Simulation) -> None:
+    async with machine(simulation) as made:
+        inspect = made.runtime.inspect_container
+        silent = 3
+
+        async def unsure(container_id: str) -> ContainerState:
+            nonlocal silent
+            if silent:
+                silent -= 1
+                raise RuntimeFailure("no answer")
+            return await inspect(container_id)
+
+        made.runtime.start_container = made._start  # type: ignore[method-assign]
+        made.runtime.inspect_container = unsure  # type: ignore[method-assign]
+        simulation.process("agent", made.agent())
+        await create(simulation, pod("web"))
+        await simulation.run(seconds=60)
+
+        assert len(await made.running()) == 1
+        assert len(await made.runtime.containers()) == 1
+        assert await phases(simulation) == {"Running": 1}
         await simulation.end()
 
 

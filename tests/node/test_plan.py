@@ -8,9 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.node.made import NOW, SANDBOX, at, container, deleted, notes, pod, seen, state, up
 
-from fleetplane.node.observed import SANDBOX as SANDBOX_NAME
-from fleetplane.node.observed import VOLUMES, Backoff, ContainerNotes, Failure, PodNotes, Waiting
-from fleetplane.node.plan import (
+from fleetplane.node.actions import (
     FailPod,
     NoteBackoff,
     PauseContainer,
@@ -22,10 +20,10 @@ from fleetplane.node.plan import (
     StopContainer,
     StopSandbox,
     UpdateResources,
-    backoff_until,
-    next_backoff,
-    plan_pod,
 )
+from fleetplane.node.observed import SANDBOX as SANDBOX_NAME
+from fleetplane.node.observed import VOLUMES, Backoff, ContainerNotes, Failure, PodNotes, Waiting
+from fleetplane.node.plan import backoff_until, next_backoff, plan_pod
 from fleetplane.node.runtime import Resources
 
 

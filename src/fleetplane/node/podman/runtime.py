@@ -230,6 +230,12 @@ class PodmanRuntime:
             made = await self._api.call("POST", "/containers/create", body)
         except NotThere as error:
             raise ImageMissing(error.message, "ErrImagePull") from error
+        except RuntimeFailure as error:
+            if "already in use" not in error.message:
+                raise
+            # Of an attempt whose answer never came: it was made, and never started.
+            await self.remove_container(str(body["name"]))
+            made = await self._api.call("POST", "/containers/create", body)
         return str(made["Id"])
 
     async def start_container(self, container_id: str) -> None:
