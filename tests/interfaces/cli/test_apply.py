@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 CRD = {
     "apiVersion": "apiextensions.k8s.io/v1",
@@ -35,16 +38,16 @@ CRD = {
 }
 
 
-def test_created_then_unchanged_then_configured(cli, namespace, config_map):
+def test_created_then_unchanged_then_configured(cli: Any, namespace: str, config_map: Callable[..., str]) -> None:
     def applied(**data: str) -> str:
-        return cli("apply", "-n", namespace, "-f", "-", stdin=config_map("one", **data)).out
+        return str(cli("apply", "-n", namespace, "-f", "-", stdin=config_map("one", **data)).out)
 
     assert applied(a="1") == "configmap/one created\n"
     assert applied(a="1") == "configmap/one unchanged\n"
     assert applied(a="2") == "configmap/one configured\n"
 
 
-def test_a_folder_goes_in_an_order_that_works(cli, tmp_path):
+def test_a_folder_goes_in_an_order_that_works(cli: Any, tmp_path: Path) -> None:
     """An object stands in a file before its namespace and before the definition of its kind."""
     folder = tmp_path / "set"
     folder.mkdir()
@@ -62,7 +65,9 @@ def test_a_folder_goes_in_an_order_that_works(cli, tmp_path):
     ]
 
 
-def test_folders_below_a_folder_only_with_recursive(cli, namespace, config_map, tmp_path):
+def test_folders_below_a_folder_only_with_recursive(
+    cli: Any, namespace: str, config_map: Callable[..., str], tmp_path: Path
+) -> None:
     below = tmp_path / "set" / "below"
     below.mkdir(parents=True)
     (below / "one.yaml").write_text(config_map("one"))
@@ -74,7 +79,9 @@ def test_folders_below_a_folder_only_with_recursive(cli, namespace, config_map, 
     assert recursive.out == "configmap/one created\n"
 
 
-def test_a_field_of_somebody_else_is_not_taken_without_saying_so(cli, namespace, config_map):
+def test_a_field_of_somebody_else_is_not_taken_without_saying_so(
+    cli: Any, namespace: str, config_map: Callable[..., str]
+) -> None:
     first, second = config_map("one", a="1"), config_map("one", a="2")
     cli("apply", "-n", namespace, "-f", "-", "--field-manager", "alice", stdin=first)
 
@@ -88,14 +95,16 @@ def test_a_field_of_somebody_else_is_not_taken_without_saying_so(cli, namespace,
     assert forced.out == "configmap/one configured\n"
 
 
-def test_a_dry_run_on_the_server_checks_and_changes_nothing(cli, namespace, config_map):
+def test_a_dry_run_on_the_server_checks_and_changes_nothing(
+    cli: Any, namespace: str, config_map: Callable[..., str]
+) -> None:
     tried = cli("apply", "-n", namespace, "-f", "-", "--dry-run=server", stdin=config_map("one"))
 
     assert tried.out == "configmap/one created (server dry run)\n"
     assert cli("get", "cm/one", "-n", namespace).code == 1
 
 
-def test_a_diff_shows_only_what_people_wrote(cli, namespace, config_map):
+def test_a_diff_shows_only_what_people_wrote(cli: Any, namespace: str, config_map: Callable[..., str]) -> None:
     cli("apply", "-n", namespace, "-f", "-", stdin=config_map("one", a="1"))
 
     shown = cli("apply", "-n", namespace, "-f", "-", "--diff", "--dry-run", stdin=config_map("one", a="2"))
@@ -105,7 +114,9 @@ def test_a_diff_shows_only_what_people_wrote(cli, namespace, config_map):
     assert "resourceVersion" not in shown.out
 
 
-def test_pruning_deletes_what_left_the_set_and_nothing_else(cli, namespace, config_map):
+def test_pruning_deletes_what_left_the_set_and_nothing_else(
+    cli: Any, namespace: str, config_map: Callable[..., str]
+) -> None:
     labels = {"set": namespace}
     both = config_map("one", labels=labels) + "\n---\n" + config_map("two", labels=labels)
     cli("apply", "-n", namespace, "-f", "-", stdin=both)
@@ -119,7 +130,7 @@ def test_pruning_deletes_what_left_the_set_and_nothing_else(cli, namespace, conf
     assert cli("get", "cm/three", "-n", namespace).code == 0
 
 
-def test_waiting_for_what_was_applied(cli, namespace, deployment):
+def test_waiting_for_what_was_applied(cli: Any, namespace: str, deployment: Callable[..., str]) -> None:
     applied = cli("apply", "-n", namespace, "-f", "-", "--wait", "--timeout", "20s", stdin=deployment(replicas=2))
 
     assert applied.code == 0, applied.err
@@ -127,7 +138,7 @@ def test_waiting_for_what_was_applied(cli, namespace, deployment):
     assert status["availableReplicas"] == 2
 
 
-def test_one_refused_object_does_not_stop_the_others(cli, namespace, config_map):
+def test_one_refused_object_does_not_stop_the_others(cli: Any, namespace: str, config_map: Callable[..., str]) -> None:
     bad = json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "bad"}, "dato": {}})
 
     applied = cli("apply", "-n", namespace, "-f", "-", stdin=bad + "\n---\n" + config_map("good"))
@@ -138,7 +149,7 @@ def test_one_refused_object_does_not_stop_the_others(cli, namespace, config_map)
     assert "dato" in applied.err
 
 
-def test_errors_name_the_file_and_what_to_do(cli, tmp_path, namespace):
+def test_errors_name_the_file_and_what_to_do(cli: Any, tmp_path: Path, namespace: str) -> None:
     cases = {
         "a: [": "cannot be read",
         "kind: Pod\nmetadata: {name: a}": "has no apiVersion",
@@ -157,7 +168,7 @@ def test_errors_name_the_file_and_what_to_do(cli, tmp_path, namespace):
         assert found.err.count("\n") == 1, found.err
 
 
-def test_the_objects_can_be_had_as_json(cli, namespace, config_map):
+def test_the_objects_can_be_had_as_json(cli: Any, namespace: str, config_map: Callable[..., str]) -> None:
     applied = cli("apply", "-n", namespace, "-f", "-", "-o", "json", stdin=config_map("one", a="1"))
 
     assert applied.json["data"] == {"a": "1"}

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 
 
-def test_a_list_is_the_servers_table(cli, namespace, config_map):
+def test_a_list_is_the_servers_table(cli: Any, namespace: str, config_map: Callable[..., str]) -> None:
     cli("apply", "-n", namespace, "-f", "-", stdin=config_map("one", a="1", b="2"))
 
     found = cli("get", "configmaps", "one", "-n", namespace)
@@ -16,21 +20,23 @@ def test_a_list_is_the_servers_table(cli, namespace, config_map):
     assert row.split()[:2] == ["one", "2"]
 
 
-def test_several_kinds_name_the_kind_of_each_object(cli):
+def test_several_kinds_name_the_kind_of_each_object(cli: Any) -> None:
     found = cli("get", "nodes,namespaces")
 
     assert "node/sim-0" in found.out
     assert "namespace/default" in found.out
 
 
-def test_nothing_found_is_said_on_stderr_and_is_no_error(cli, namespace):
+def test_nothing_found_is_said_on_stderr_and_is_no_error(cli: Any, namespace: str) -> None:
     found = cli("get", "pods", "-n", namespace)
 
     assert (found.code, found.out) == (0, "")
     assert found.err == f"There are no pods in namespace {namespace}.\n"
 
 
-def test_json_of_one_object_is_the_object_and_of_a_list_a_list(cli, namespace, config_map):
+def test_json_of_one_object_is_the_object_and_of_a_list_a_list(
+    cli: Any, namespace: str, config_map: Callable[..., str]
+) -> None:
     cli("apply", "-n", namespace, "-f", "-", stdin=config_map("one", a="1"))
 
     one = cli("get", "cm/one", "-n", namespace, "-o", "json").json
@@ -41,32 +47,34 @@ def test_json_of_one_object_is_the_object_and_of_a_list_a_list(cli, namespace, c
     assert one in many["items"]
 
 
-def test_whole_objects_do_not_show_who_owns_which_field(cli, namespace, config_map):
+def test_whole_objects_do_not_show_who_owns_which_field(
+    cli: Any, namespace: str, config_map: Callable[..., str]
+) -> None:
     cli("apply", "-n", namespace, "-f", "-", stdin=config_map("one"))
 
     assert "managedFields" not in cli("get", "cm/one", "-n", namespace, "-o", "yaml").out
 
 
-def test_names_can_be_given_back_to_any_command(cli):
+def test_names_can_be_given_back_to_any_command(cli: Any) -> None:
     name = cli("get", "nodes", "-o", "name").out.strip()
 
     assert name == "node/sim-0"
     assert cli("get", name).code == 0
 
 
-def test_jsonpath_over_a_list(cli):
+def test_jsonpath_over_a_list(cli: Any) -> None:
     found = cli("get", "nodes", "-o", "jsonpath={.items[*].metadata.name}")
 
     assert found.out == "sim-0"
 
 
-def test_columns_of_ones_own(cli):
+def test_columns_of_ones_own(cli: Any) -> None:
     found = cli("get", "nodes", "-o", "custom-columns=WHO:.metadata.name,NONE:.no.such")
 
     assert [line.split() for line in found.lines] == [["WHO", "NONE"], ["sim-0", "<none>"]]
 
 
-def test_sorted_by_a_field(cli, namespace, config_map):
+def test_sorted_by_a_field(cli: Any, namespace: str, config_map: Callable[..., str]) -> None:
     for name, size in (("a", "3"), ("b", "1"), ("c", "20")):
         cli("apply", "-n", namespace, "-f", "-", stdin=config_map(name, size=size, kind="sorted"))
 
@@ -85,7 +93,7 @@ def test_sorted_by_a_field(cli, namespace, config_map):
     assert [line.split()[0] for line in found.lines] == ["b", "a", "c"]
 
 
-def test_labels_as_columns(cli, namespace, config_map):
+def test_labels_as_columns(cli: Any, namespace: str, config_map: Callable[..., str]) -> None:
     cli("apply", "-n", namespace, "-f", "-", stdin=config_map("one", labels={"tier": "gold"}))
 
     found = cli("get", "cm", "-n", namespace, "-l", "tier", "-L", "tier", "--show-labels")
@@ -94,14 +102,14 @@ def test_labels_as_columns(cli, namespace, config_map):
     assert found.lines[1].split()[-2:] == ["gold", "tier=gold"]
 
 
-def test_an_unknown_kind_says_what_was_perhaps_meant(cli):
+def test_an_unknown_kind_says_what_was_perhaps_meant(cli: Any) -> None:
     found = cli("get", "deploymnets")
 
     assert (found.code, found.out) == (1, "")
     assert found.err == "fleetplane: the server has no kind 'deploymnets'; did you mean 'deployments'?\n"
 
 
-def test_what_is_missing_is_said_and_the_rest_is_shown(cli):
+def test_what_is_missing_is_said_and_the_rest_is_shown(cli: Any) -> None:
     found = cli("get", "node/sim-0", "node/nope")
 
     assert found.code == 1
@@ -109,7 +117,7 @@ def test_what_is_missing_is_said_and_the_rest_is_shown(cli):
     assert found.err == 'fleetplane: nodes "nope" not found\n'
 
 
-def test_a_bad_format_is_a_usage_error_and_asks_no_server(cli, monkeypatch):
+def test_a_bad_format_is_a_usage_error_and_asks_no_server(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", "/nowhere")
 
     found = cli("get", "pods", "-o", "go-template={{.}}", "--kubeconfig", "/nowhere")
@@ -118,7 +126,9 @@ def test_a_bad_format_is_a_usage_error_and_asks_no_server(cli, monkeypatch):
     assert found.err.count("\n") == 1
 
 
-def test_watching_shows_what_is_there_and_then_each_change(cli, namespace, config_map, plane, monkeypatch):
+def test_watching_shows_what_is_there_and_then_each_change(
+    cli: Any, namespace: str, config_map: Callable[..., str], plane: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import subprocess
     import sys
 

@@ -6,11 +6,11 @@ conditions at all is ready when it is there. ``apply --wait``, ``rollout status`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fleetplane.model.objects import Object, condition, generation, is_deleting
+from fleetplane.model.objects import Object, generation, is_deleting
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +251,14 @@ def _mapping(value: Any) -> Object:
     return value if isinstance(value, dict) else {}
 
 
-def _find(conditions: Sequence[Object] | None, kind: str) -> Object:
-    return next((one for one in conditions or [] if one.get("type") == kind), {})
+def _find(conditions: Any, kind: str) -> Object:
+    found = conditions if isinstance(conditions, list) else []
+    return next((one for one in found if isinstance(one, dict) and one.get("type") == kind), {})
+
+
+def condition(obj: Object, kind: str) -> Object | None:
+    """The condition of this type; of an object that anybody may have written, so its shape is not relied upon."""
+    return _find(_mapping(obj.get("status")).get("conditions"), kind) or None
 
 
 def _group(obj: Object) -> str:
