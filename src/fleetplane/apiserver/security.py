@@ -180,7 +180,8 @@ class Security:
     def sign_request(self, request: Object, cluster: str) -> Object | None:
         """The status of an approved request, signed by the plane's authority; ``cluster`` by name."""
         found = self.clusters.resolve(cluster) or ROOT_CLUSTER
-        return certificate_requests.sign(request, self.pki.authority, self.environment, found)
+        signed = certificate_requests.sign(request, self.pki.authority, self.environment, found)
+        return None if signed is None else signed["status"]
 
     # -- admission -----------------------------------------------------------------------------------------------------
 
