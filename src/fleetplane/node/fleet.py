@@ -34,7 +34,8 @@ from fleetplane.node.registration import (
     node_status,
 )
 from fleetplane.node.reporter import StatusReporter
-from fleetplane.node.simulated import Behaviour, SimulatedRuntime, node_networks
+from fleetplane.node.simulated import SimulatedRuntime
+from fleetplane.node.simulated_rules import Behaviour, node_networks
 from fleetplane.node.stats import ContainerUse, NodeUse
 from fleetplane.node.status import NodeFacts
 from fleetplane.node.streams import EngineStreams

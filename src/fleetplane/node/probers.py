@@ -7,7 +7,7 @@ from fleetplane.node.asking import NetworkAsker
 from fleetplane.node.pod import ContainerView, PodView
 from fleetplane.node.probes import Answer, ProbeKind, Timing
 from fleetplane.node.runtime import ContainerRuntime, ContainerState
-from fleetplane.node.simulated import Rule, rule
+from fleetplane.node.simulated_rules import Rule, rule
 
 
 class RuntimeProber:

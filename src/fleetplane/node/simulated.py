@@ -12,12 +12,10 @@ host: no process, no network, no disk.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
 
 from fleetplane.model.environment import Environment
 from fleetplane.node.addresses import AddressPool
@@ -41,64 +39,15 @@ from fleetplane.node.runtime import (
     SandboxSpec,
     Session,
     Stats,
-    Stream,
     Terminal,
 )
 from fleetplane.node.scripts import FOREVER, Script, parse_duration, understand
+from fleetplane.node.simulated_rules import Behaviour, Rule, node_networks, rule
+from fleetplane.node.simulated_session import SimulatedSession
 
 KEPT_LOG_LINES = 200
 SIGKILL_CODE = 137
 SIGTERM_CODE = 143
-
-
-class Rule:
-    """Annotations a pod sets to direct its simulated containers; ``<rule>.<container>`` addresses one of them."""
-
-    PREFIX: Final = "simulated.fleetplane.io/"
-    START_DELAY: Final = PREFIX + "start-delay"
-    """Duration (``200ms``) between the start call and running."""
-    RUN_FOR: Final = PREFIX + "run-for"
-    """Duration until the container exits by itself; ``infinity`` never."""
-    EXIT_CODE: Final = PREFIX + "exit-code"
-    STOP_DELAY: Final = PREFIX + "stop-delay"
-    """Duration between SIGTERM and the exit; ``infinity`` ignores SIGTERM."""
-    START_ERROR: Final = PREFIX + "start-error"
-    """The runtime refuses to start it, with this message."""
-    OUT_OF_MEMORY: Final = PREFIX + "out-of-memory"
-    """``true``: the exit by itself is an OOM kill."""
-    IMAGE_MISSING: Final = PREFIX + "image-missing"
-    """``true``: its image cannot be pulled. (A tag ``:missing`` does the same.)"""
-    LOG: Final = PREFIX + "log"
-    """A line it writes when it starts."""
-    READY: Final = PREFIX + "ready"
-    """``false``: its readiness probe fails."""
-    LIVE: Final = PREFIX + "live"
-    """``false``: its liveness probe fails."""
-    STARTED: Final = PREFIX + "started"
-    """``false``: its startup probe fails."""
-
-
-@dataclass(frozen=True, slots=True)
-class Behaviour:
-    """How a container behaves where no rule says otherwise; durations in seconds."""
-
-    start_delay: float = 0.0
-    stop_delay: float = 0.0
-    run_for: float = 1.0
-    """Only where the container is not restarted always; those run until they are stopped."""
-    understand_commands: bool = True
-
-
-def rule(annotations: Mapping[str, str], name: str, container: str) -> str | None:
-    """The value of a rule for this container: its own, else the pod's."""
-    return annotations.get(f"{name}.{container}", annotations.get(name))
-
-
-def node_networks(index: int) -> tuple[str, ...]:
-    """The pod network of the n-th simulated node: a /24 of 10.0.0.0/8, of which there are 65,536."""
-    if not 0 <= index < 65_536:
-        raise ValueError("at most 65,536 simulated nodes have pod networks of their own")
-    return (str(ipaddress.ip_network((0x0A000000 + (index << 8), 24))),)
 
 
 @dataclass(slots=True)
@@ -491,40 +440,3 @@ class SimulatedRuntime:
 def _milli_core_nanoseconds(started_at: datetime | None, now: datetime) -> int:
     """One thousandth of a core since the start: something for graphs to show."""
     return int((now - started_at).total_seconds() * 1_000_000) if started_at else 0
-
-
-class SimulatedSession:
-    """A command that says what its script says; with ``echo`` it repeats its input instead, as ``cat`` would."""
-
-    def __init__(self, script: Script, *, echo: bool) -> None:
-        self._script = script
-        self._echo = echo
-        self._input: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=64)
-
-    async def read(self) -> AsyncIterator[tuple[Stream, bytes]]:
-        if self._script.output:
-            yield "stdout", self._script.output
-        if self._script.seconds and self._script.seconds != FOREVER:
-            await asyncio.sleep(self._script.seconds)
-        while self._echo:
-            data = await self._input.get()
-            if data is None:
-                return
-            yield "stdout", data
-
-    async def write(self, data: bytes) -> None:
-        if self._echo:
-            await self._input.put(data)
-
-    async def end_input(self) -> None:
-        if self._echo:
-            await self._input.put(None)
-
-    async def resize(self, size: Terminal) -> None:
-        return
-
-    async def exit_code(self) -> int:
-        return self._script.exit_code
-
-    async def close(self) -> None:
-        self._echo = False

@@ -11,7 +11,6 @@ The runtime remembers only what it can find again: process ids, paths and sandbo
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import os
@@ -19,20 +18,21 @@ import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, Final
-from urllib.parse import quote
+from typing import Any, Final
 
 from fleetplane.model.environment import Environment
 from fleetplane.node.cgroups import read_usage, set_limits
 from fleetplane.node.network import PodNetwork
 from fleetplane.node.oom import was_killed
 from fleetplane.node.podman.api import PodmanApi
+from fleetplane.node.podman.exits import ExitWatch
 from fleetplane.node.podman.host import HostFacts
+from fleetplane.node.podman.images import PodmanImages
 from fleetplane.node.podman.logs import read_log
 from fleetplane.node.podman.service import PodmanService, ServiceFailure
 from fleetplane.node.podman.session import PodmanSession
 from fleetplane.node.podman.spec import container_spec, pod_spec
-from fleetplane.node.podman.states import EPOCH, image_of, inspected_state, listed_state, moment
+from fleetplane.node.podman.states import EPOCH, inspected_state, listed_state, moment
 from fleetplane.node.runtime import (
     ContainerSpec,
     ContainerState,
@@ -59,7 +59,6 @@ from fleetplane.node.sockets import SocketSession, connect_inside
 KILL_SECONDS: Final = 10.0
 SETTLE_SECONDS: Final = 5.0
 SIGKILL_CODE: Final = 137
-PULL_SECONDS: Final = 3600.0
 
 
 class PodmanRuntime:
@@ -86,7 +85,8 @@ class PodmanRuntime:
         self._environment = environment
         self._version = version
         self._notes = tuple(notes)
-        self._exits = _ExitWatch()
+        self._exits = ExitWatch()
+        self._images = PodmanImages(api)
         self._pods: dict[str, str] = {}
         self._cgroups: dict[str, str] = {}
         self._logs: dict[str, str] = {}
@@ -510,57 +510,19 @@ class PodmanRuntime:
     # Images
 
     async def image(self, name: str) -> Image | None:
-        try:
-            return image_of(await self._api.call("GET", f"/images/{_quoted(name)}/json"))
-        except NotThere:
-            return None
-        except ImageMissing:
-            return None
+        return await self._images.find(name)
 
     async def images(self) -> Sequence[Image]:
-        return [image_of(entry) for entry in await self._api.call("GET", "/images/json") or []]
+        return await self._images.all()
 
     async def pull_image(self, name: str, auth: Sequence[RegistryAuth] = ()) -> Image:
-        failures: list[RuntimeFailure] = []
-        for credentials in auth or (RegistryAuth(),):
-            try:
-                return await self._pull(name, credentials)
-            except RuntimeFailure as error:
-                failures.append(error)
-        raise ImageMissing(failures[-1].message, "ErrImagePull")
-
-    async def _pull(self, name: str, credentials: RegistryAuth) -> Image:
-        query = {"reference": name, "policy": "always", "quiet": "false"}
-        message = ""
-        async with (
-            asyncio.timeout(PULL_SECONDS),
-            self._api.stream("POST", "/images/pull", query, headers=_auth_header(credentials)) as body,
-        ):
-            async for raw in body:
-                with contextlib.suppress(ValueError):
-                    said = json.loads(raw)
-                    message = str(said.get("error") or message)
-        found = await self.image(name)
-        if message or found is None:
-            raise ImageMissing(f'failed to pull image "{name}": {message or "it is not there after the pull"}')
-        return found
+        return await self._images.pull(name, auth)
 
     async def import_image(self, archive: str, name: str = "") -> Image:
-        path = "/images/import" if name else "/images/load"
-        query = {"reference": name} if name else {}
-        headers = {"Content-Type": "application/x-tar"}
-        with open_archive(archive) as data:
-            async with self._api.stream("POST", path, query, headers=headers, data=data) as body:
-                answer = json.loads(await body.read() or b"{}")
-        names = answer.get("Names") or [answer.get("Id") or name]
-        found = await self.image(name or str(names[0]))
-        if found is None:
-            raise RuntimeFailure(f"{archive} holds no image")
-        return found
+        return await self._images.load(archive, name)
 
     async def remove_image(self, name: str) -> None:
-        with contextlib.suppress(NotThere, ImageMissing):
-            await self._api.call("DELETE", f"/images/{_quoted(name)}")
+        await self._images.remove(name)
 
     async def remove_instance(self, instance: str) -> None:
         """Remove every container and pod of an agent, this one or another that is gone for good."""
@@ -579,14 +541,6 @@ class PodmanRuntime:
         await self._service.stop()
 
 
-def open_archive(path: str) -> BinaryIO:
-    """Raises RuntimeFailure."""
-    try:
-        return Path(path).open("rb")
-    except OSError as error:
-        raise RuntimeFailure(f"cannot read the image archive {path}: {error.strerror}") from error
-
-
 def sandbox_key(uid: str, attempt: int | str) -> str:
     return f"{uid}-{attempt}"
 
@@ -600,96 +554,3 @@ def _network_mode(spec: SandboxSpec, attachment: Any) -> dict[str, str]:
     if attachment is not None and attachment.namespace:
         return {"nsmode": "path", "value": attachment.namespace}
     return {"nsmode": "none" if spec.network == "none" else "host"}
-
-
-def _quoted(name: str) -> str:
-    return quote(name, safe="/:@")
-
-
-def _auth_header(credentials: RegistryAuth) -> dict[str, str]:
-    if not credentials.username and not credentials.identity_token:
-        return {}
-    shown = {
-        "username": credentials.username,
-        "password": credentials.password,
-        "identitytoken": credentials.identity_token,
-    }
-    return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(shown).encode()).decode()}
-
-
-class _ExitWatch:
-    """Tells when processes end, by a descriptor of each that the kernel makes readable then (``pidfd_open``)."""
-
-    def __init__(self) -> None:
-        self._descriptors: dict[str, int] = {}
-        self._pods: dict[str, str] = {}
-        self._ended: dict[str, asyncio.Event] = {}
-        self._listeners: set[asyncio.Queue[tuple[str, str]]] = set()
-
-    def watch(self, container_id: str, pid: int, pod_uid: str = "") -> None:
-        if pod_uid:
-            self._pods[container_id] = pod_uid
-        if container_id in self._ended or pid <= 0:
-            return
-        event = self._ended[container_id] = asyncio.Event()
-        try:
-            descriptor = os.pidfd_open(pid)
-        except OSError:
-            self._end(container_id, event)
-            return
-        self._descriptors[container_id] = descriptor
-        asyncio.get_running_loop().add_reader(descriptor, self._readable, container_id)
-
-    def _readable(self, container_id: str) -> None:
-        self._close(container_id)
-        self._end(container_id, self._ended[container_id])
-
-    def _end(self, container_id: str, event: asyncio.Event) -> None:
-        event.set()
-        for queue in self._listeners:
-            queue.put_nowait((container_id, self._pods.get(container_id, "")))
-
-    def ended(self, container_id: str, pid: int) -> bool:
-        """Whether this process is known to be gone."""
-        return pid <= 0 or self.is_known_ended(container_id)
-
-    def is_known_ended(self, container_id: str) -> bool:
-        event = self._ended.get(container_id)
-        return event is not None and event.is_set()
-
-    async def wait(self, container_id: str, pid: int, seconds: float) -> bool:
-        """Whether it ends in time."""
-        self.watch(container_id, pid)
-        event = self._ended.get(container_id)
-        if event is None:
-            return True
-        try:
-            async with asyncio.timeout(seconds):
-                await event.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    async def ends(self) -> AsyncIterator[tuple[str, str]]:
-        queue: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
-        self._listeners.add(queue)
-        try:
-            while True:
-                yield await queue.get()
-        finally:
-            self._listeners.discard(queue)
-
-    def forget(self, container_id: str) -> None:
-        self._close(container_id)
-        self._ended.pop(container_id, None)
-        self._pods.pop(container_id, None)
-
-    def _close(self, container_id: str) -> None:
-        descriptor = self._descriptors.pop(container_id, None)
-        if descriptor is not None:
-            asyncio.get_running_loop().remove_reader(descriptor)
-            os.close(descriptor)
-
-    def close(self) -> None:
-        for container_id in list(self._descriptors):
-            self._close(container_id)
