@@ -173,6 +173,7 @@ def assemble(
         *builtin.background,
         policies.type_checking.run,
         outgoing.run,
+        lambda: definitions.run(own),
     ]
     return server
 

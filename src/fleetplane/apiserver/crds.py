@@ -7,7 +7,9 @@ Follows KEP-95 (CRD v1) and the apiextensions API reference.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -15,12 +17,17 @@ from typing import Any
 import orjson
 
 from fleetplane.apiserver.kinds.behaviour import KindBehaviour
+from fleetplane.apiserver.own_writes import OwnWrites
 from fleetplane.apiserver.registry import ALL_VERBS, Converter, Registry, Scale, Served, Storage
+from fleetplane.model import errors
+from fleetplane.model.builtin.types import CUSTOM_RESOURCE_DEFINITIONS
 from fleetplane.model.jsonpath import JsonPath
 from fleetplane.model.objects import Object, is_condition_true
 from fleetplane.model.resources import ResourceType
 from fleetplane.model.schema import Schema
 from fleetplane.model.table import custom_columns
+
+log = logging.getLogger(__name__)
 
 CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 ConverterFor = Callable[[str, Object], Converter | None]
@@ -33,7 +40,9 @@ class Definitions:
     def __init__(self, registry: Registry, converter_for: ConverterFor) -> None:
         self._registry = registry
         self._converter_for = converter_for
-        self._known: set[tuple[str, str, str]] = set()
+        self._refused: dict[tuple[str, str], str] = {}
+        self._again: set[tuple[str, str]] = set()
+        self._freed = asyncio.Event()
 
     def reset(self) -> None:
         """Nothing to forget: what is gone is noticed when it is not seen again."""
@@ -45,6 +54,37 @@ class Definitions:
         if not deleted and is_condition_true(definition, "Established"):
             served = serve_definition(definition, self._converter_for(cluster, definition))
         self._registry.replace_custom(cluster, group, plural, served)
+        self._look_again(cluster, definition, deleted)
+
+    def _look_again(self, cluster: str, definition: Object, deleted: bool) -> None:
+        """Note whose names are refused, and ask those again whose competitor has changed or gone."""
+        key, group = (cluster, definition["metadata"]["name"]), definition["spec"]["group"]
+        if deleted or is_condition_true(definition, "NamesAccepted"):
+            self._refused.pop(key, None)
+        else:
+            self._refused[key] = group
+        waiting = {one for one, its in self._refused.items() if one[0] == cluster and its == group and one != key}
+        if waiting:
+            self._again |= waiting
+            self._freed.set()
+
+    async def run(self, own: OwnWrites) -> None:
+        """Have definitions judged again whose names may be free now. Until cancelled."""
+        while True:
+            await self._freed.wait()
+            self._freed.clear()
+            again, self._again = self._again, set()
+            for cluster, name in sorted(again):
+                try:
+                    await own.change(cluster, CUSTOM_RESOURCE_DEFINITIONS, name, _as_it_is)
+                except errors.ApiError as error:
+                    if error.code != 404:
+                        log.warning("definition %s cannot be judged again: %s", name, error)
+
+
+async def _as_it_is(definition: Object) -> Object:
+    """Admission fills in the conditions anew."""
+    return definition
 
 
 def serve_definition(definition: Object, converter: Converter | None) -> list[Served]:

@@ -17,6 +17,8 @@ from fleetplane.model.admission import (
     refused,
 )
 from fleetplane.model.environment import Environment, timestamp
+from fleetplane.model.jsonvalue import copied
+from fleetplane.model.objects import Object
 
 _RULES = (AdmissionRule(["customresourcedefinitions.apiextensions.k8s.io"], ("CREATE", "UPDATE"), ("", "status")),)
 
@@ -25,22 +27,17 @@ def definition_plugins(registry: Registry, clusters: Clusters, environment: Envi
     """The plug-ins for definitions of all clusters."""
 
     async def complete(request: AdmissionRequest, _reader: Reader) -> Decision:
-        definition = request.new
-        if definition is None:
+        if request.new is None:
             return ALLOWED
-        names = definition["spec"]["names"]
-        names.setdefault("singular", names["kind"].lower())
-        names.setdefault("listKind", names["kind"] + "List")
-        definition["spec"].setdefault("conversion", {"strategy": "None"})
-        metadata = definition["metadata"]
-        if not metadata.get("deletionTimestamp"):
-            finalizers = metadata.setdefault("finalizers", [])
-            if CLEANUP_FINALIZER not in finalizers:
-                finalizers.append(CLEANUP_FINALIZER)
-        if request.old is not None:
-            definition.setdefault("status", (request.old.get("status") or {}).copy())
+        definition = copied(request.new)
         cluster = clusters.resolve(request.cluster) or request.cluster
-        return changed(with_conditions(definition, registry, cluster, timestamp(environment.now())))
+        try:
+            if request.old is not None:
+                definition.setdefault("status", copied(request.old.get("status") or {}))
+            _fill_in(definition)
+            return changed(with_conditions(definition, registry, cluster, timestamp(environment.now())))
+        except (KeyError, TypeError, AttributeError):
+            return ALLOWED  # the check against the schema, which follows, says what is wrong with it
 
     async def check(request: AdmissionRequest, _reader: Reader) -> Decision:
         return refused(request, check_definition(request.new, request.old)) if request.new is not None else ALLOWED
@@ -49,3 +46,15 @@ def definition_plugins(registry: Registry, clusters: Clusters, environment: Envi
         AdmissionPlugin("definitions.fleetplane.io", "mutate", _RULES, complete, order=-100),
         AdmissionPlugin("definition-rules.fleetplane.io", "validate", _RULES, check, order=-100, timeout=60),
     ]
+
+
+def _fill_in(definition: Object) -> None:
+    names = definition["spec"]["names"]
+    names.setdefault("singular", names["kind"].lower())
+    names.setdefault("listKind", names["kind"] + "List")
+    definition["spec"].setdefault("conversion", {"strategy": "None"})
+    metadata = definition["metadata"]
+    if not metadata.get("deletionTimestamp"):
+        finalizers = metadata.setdefault("finalizers", [])
+        if CLEANUP_FINALIZER not in finalizers:
+            finalizers.append(CLEANUP_FINALIZER)
