@@ -19,6 +19,7 @@ from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, condition, is_condition_true
 from fleetplane.model.user import UserInfo
 from fleetplane.node.fleet import FleetSettings, SimulatedFleet
+from fleetplane.operating import prepare_operators
 from fleetplane.operators.vehicles import OPERATOR
 from fleetplane.operators.vehicles.kinds import DevRes, VehContainerConfig, VehDeployment, VehPod
 from fleetplane.plane import CONTROLLER_USER, FLEET_USER
@@ -70,6 +71,11 @@ class Stage:
         await self.until(so)
         return await self.condition(name, type, kind)
 
+    def runs(self, pod: Object) -> bool:
+        """Whether a container of the pod executes on its node right now: neither ended nor frozen."""
+        found = self.fleet.runtime._by_pod.get(pod["metadata"]["uid"], {})
+        return any(one.phase == "running" for one in found.values())
+
     def crash(self, pod: Object, code: int = 1) -> None:
         """End a pod's containers on its node, as a fault would."""
         for container in list(self.fleet.runtime._by_pod.get(pod["metadata"]["uid"], {})):
@@ -90,12 +96,16 @@ async def stage(*, seed: int = 0, nodes: int = 2, settings: FleetSettings | None
                 await asyncio.sleep(0.01)
         manager = Manager(server.client(CONTROLLER_USER), environment=environment, cluster=None)
         manager.add(*controllers(manager))
-        OPERATOR.install(manager)
+        (vehicles,) = await prepare_operators(client, [OPERATOR], server.client, environment, manager.metrics)
         fleet = SimulatedFleet(server.client(FLEET_USER), nodes, environment, settings)
-        tasks = [asyncio.ensure_future(manager.run()), asyncio.ensure_future(fleet.run())]
+        tasks = [
+            asyncio.ensure_future(manager.run()),
+            asyncio.ensure_future(vehicles.run()),
+            asyncio.ensure_future(fleet.run()),
+        ]
         await fleet.ready.wait()
         try:
-            yield Stage(server, client, environment, manager, fleet)
+            yield Stage(server, client, environment, vehicles, fleet)
         finally:
             for task in tasks:
                 task.cancel()

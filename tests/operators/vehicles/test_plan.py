@@ -20,8 +20,9 @@ from fleetplane.operators.vehicles.plan import (
     resolve,
 )
 
-SYSTEM = profile_of("system", None)
-assert SYSTEM is not None
+_FOUND = profile_of("system", None)
+assert _FOUND is not None
+SYSTEM: Profile = _FOUND
 
 
 def known(spec: dict[str, Any], *objects: dict[str, Any]) -> Dependencies:

@@ -13,13 +13,14 @@ from typing import Final
 
 from fleetplane.controller import Controller, Manager, Operator
 from fleetplane.operators.vehicles.admission import PLUGINS
+from fleetplane.operators.vehicles.deployment import VehDeployments
 from fleetplane.operators.vehicles.kinds import AppType, DevRes, VehContainerConfig, VehDeployment, VehPod
 from fleetplane.operators.vehicles.reconcile import Platform, VehPods
 
 
 def controllers(manager: Manager) -> Iterable[Controller]:
     platform = Platform(manager)
-    return [VehPods(manager, platform).controller()]
+    return [VehPods(manager, platform).controller(), VehDeployments(manager, platform).controller()]
 
 
 OPERATOR: Final = Operator(
@@ -33,6 +34,7 @@ OPERATOR: Final = Operator(
             "resources": ["namespaces", "limitranges", "resourcequotas"],
             "verbs": ["get", "list", "watch", "create", "patch"],
         },
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
         {
             "apiGroups": ["scheduling.k8s.io"],
             "resources": ["priorityclasses"],

@@ -42,7 +42,13 @@ from fleetplane.operators.vehicles.plan import (
 from fleetplane.operators.vehicles.redundancy import arrangement_violations
 
 RESOURCES: Final[Mapping[str, ResourceRef]] = {"DevRes": DevRes, "VehContainerConfig": VehContainerConfig}
-OPERATORS: Final = frozenset({"system:kube-controller-manager", "system:serviceaccount:piccolo-system:vehicles"})
+OPERATORS: Final = frozenset(
+    {
+        "system:kube-controller-manager",
+        "system:serviceaccount:fleetplane-system:vehicles",
+        "system:serviceaccount:piccolo-system:vehicles",
+    }
+)
 _APP_TYPE: Final = PREFIX + "app-type"
 
 

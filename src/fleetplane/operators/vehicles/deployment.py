@@ -1,0 +1,472 @@
+"""Making it so: a VehDeployment becomes several pods, arranged by its policy.
+
+Plain replicas, ActiveRedundant and NModularRedundant run all their instances; Monitoring starts its watcher first;
+PassiveRedundant keeps one active by the protocol of ``redundancy``. There the caches are never believed: every step
+that could make a second active is decided on the object and the pods as the server has them at that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from fleetplane.controller import Condition, Context, Controller, Manager, Result, controller_for
+from fleetplane.controller.children import OWNER_UID_LABEL, owned_by
+from fleetplane.controller.status import update_status
+from fleetplane.model import objects
+from fleetplane.model.builtin.types import NODES, PODS
+from fleetplane.model.errors import ApiError
+from fleetplane.model.objects import Object, is_deleting, labels, metadata, uid
+from fleetplane.operators.vehicles import plan, redundancy
+from fleetplane.operators.vehicles.kinds import VehDeployment
+from fleetplane.operators.vehicles.limits import Profile, Violation, canonical
+from fleetplane.operators.vehicles.reconcile import (
+    ADMITTED,
+    AGAIN,
+    DEPENDENCIES_RESOLVED,
+    READY,
+    SOON,
+    Platform,
+    delete_pod,
+    instance,
+    refuse,
+    waiting,
+)
+from fleetplane.operators.vehicles.redundancy import (
+    ACTIVE,
+    MONITORING,
+    N_MODULAR,
+    PASSIVE,
+    PAUSED,
+    WATCHER,
+    Planned,
+    Seen,
+)
+from fleetplane.operators.vehicles.voting import Verdict, read_output, vote
+
+DEPLOYMENT: Final = plan.PREFIX + "deployment"
+INSTANCE: Final = plan.PREFIX + "instance"
+ROLE: Final = plan.PREFIX + "role"
+OUTPUT: Final = plan.PREFIX + "output"
+"""Annotation an instance (or its side process) writes on its own pod: {"round": n, "value": x}."""
+REDUNDANT: Final = "Redundant"
+FENCE_GRACE: Final = 1
+"""Seconds. Not 0: that would take the pod away before its node has stopped it."""
+
+
+class VehDeployments:
+    """The controller of VehDeployments."""
+
+    def __init__(self, manager: Manager, platform: Platform) -> None:
+        self._manager = manager
+        self._platform = platform
+        self._nodes = manager.informer(NODES)
+        self._noticed: dict[str, float] = {}
+
+    def controller(self) -> Controller:
+        return controller_for(
+            self._manager,
+            VehDeployment,
+            self.reconcile,
+            owns=[PODS],
+            watches=self._platform.watches(self._manager.informer(VehDeployment)),
+            finalizer=plan.FINALIZER,
+            cleanup=self.cleanup,
+            resync=60.0,
+        )
+
+    async def cleanup(self, context: Context[VehDeployment], _app: VehDeployment) -> Result | None:
+        self._noticed.pop(uid(context.object), None)
+        if await context.delete_children():
+            return None
+        await context.set_status({"phase": "Terminating"})
+        return Result(requeue_after=AGAIN)
+
+    async def reconcile(self, context: Context[VehDeployment], app: VehDeployment) -> Result | None:
+        profile = self._platform.profile(context, app.spec.app_type)
+        if profile is None:
+            await refuse(
+                context, [Violation("app-type", "spec.appType", f"no AppType {canonical(app.spec.app_type)!r}")]
+            )
+            return None
+        if app.spec.state == "Stopped":
+            gone = await context.delete_children()
+            await context.set_status({"phase": "Stopped", "instances": [], "active": "", "rule": ""})
+            return None if gone else Result(requeue_after=1.0)
+        known = self._platform.dependencies(context, app.spec.object)
+        if known.missing:
+            await waiting(context, known, next(iter(context.children()), None))
+            return None
+        try:
+            broken = [
+                *plan.violations(profile, app.name, app.spec.object, known),
+                *redundancy.arrangement_violations(profile, app.spec.object),
+            ]
+            wanted = [] if broken else self._wanted(app, known, profile)
+        except plan.Refused as error:
+            broken, wanted = [error.violation], []
+        if broken:
+            await refuse(context, broken)
+            return None
+        if not await self._platform.prepare(context, profile, app.spec.criticality):
+            return Result(requeue_after=1.0)
+        try:
+            if redundancy.policy_of(app.spec.deployment_policy) == PASSIVE:
+                return await self._passive(context, app, profile, wanted)
+            return await self._together(context, app, wanted)
+        except ApiError as error:
+            if error.code == 403 and "serviceaccount" in error.message:
+                return Result(requeue_after=SOON)
+            if error.code in {403, 422}:
+                await refuse(context, [Violation("server", "spec.podSpec", error.message)])
+                return Result(requeue_after=AGAIN)
+            raise
+
+    def _wanted(self, app: VehDeployment, known: plan.Dependencies, profile: Profile) -> list[Object]:
+        planned = redundancy.instances_of(app.spec.object)
+        apart = len([one for one in self._nodes.list() if not redundancy.is_lost(one)]) >= len(planned)
+        return [pod_of(app, one, known, profile, apart=apart) for one in planned]
+
+    # -- all instances run
+
+    async def _together(
+        self, context: Context[VehDeployment], app: VehDeployment, wanted: list[Object]
+    ) -> Result | None:
+        there = {metadata(one)["name"]: one for one in context.children()}
+        policy = redundancy.policy_of(app.spec.deployment_policy)
+        due = wanted
+        if policy == MONITORING:
+            due = _watched(wanted, there, app.spec.watcher_loss)
+        settled = all(metadata(one)["name"] in there and plan.is_ready(there[metadata(one)["name"]]) for one in due)
+        to_apply: list[Object] = []
+        for one in due:
+            current = there.get(metadata(one)["name"])
+            if current is None:
+                to_apply.append(one)
+            elif is_deleting(current):
+                continue
+            elif plan.must_replace(current, one, app.spec.on_dependency_change):
+                # One at a time, while the others are well; what has failed need not wait.
+                if settled or not plan.is_ready(current):
+                    settled = False
+                    await delete_pod(context, current)
+                else:
+                    to_apply.append(_as_it_is(current, one))
+            else:
+                to_apply.append(one)
+        names = {metadata(one)["name"] for one in due}
+        for name, current in there.items():
+            if name not in names:
+                await delete_pod(context, current)
+        await context.apply_children(to_apply, prune=False)
+        there = {metadata(one)["name"]: one for one in context.children()}
+        verdict, votes = (self._vote(context, app, there, wanted)) if policy == N_MODULAR else (None, None)
+        if verdict is not None and votes is not None:
+            await self._replace_dissenters(context, app, there, votes)
+        await self._report(context, app, wanted, there, votes, verdict)
+        return Result(requeue_after=app.spec.voting.timeout_seconds) if votes and votes.get("open") else None
+
+    def _vote(
+        self, context: Context[VehDeployment], app: VehDeployment, there: Mapping[str, Object], wanted: Sequence[Object]
+    ) -> tuple[Verdict | None, Object | None]:
+        """The latest round, once everybody spoke or its time is up. Strikes count rounds, not looks."""
+        before: Object = dict(app.status.votes or {})
+        voters = [str(metadata(one)["name"]) for one in wanted]
+        said = {
+            name: found
+            for name in voters
+            if (found := read_output(objects.annotations(there.get(name) or {}).get(OUTPUT))) is not None
+        }
+        if not said:
+            return None, before or None
+        latest = max(one.round for one in said.values())
+        if latest == before.get("round") and not before.get("open"):
+            return None, before
+        outputs = {name: one.value for name, one in said.items() if one.round == latest}
+        key = f"{app.uid}/round"
+        if len(outputs) < len(voters):
+            begun = self._noticed.setdefault(f"{key}/{latest}", self._manager.environment.monotonic())
+            if self._manager.environment.monotonic() - begun < app.spec.voting.timeout_seconds:
+                return None, {**before, "round": latest, "open": True, "strikes": before.get("strikes") or {}}
+        for old in [one for one in self._noticed if one.startswith(key)]:
+            del self._noticed[old]
+        verdict = vote(outputs, voters, app.spec.voting.tolerance)
+        strikes = {}
+        for name in voters:
+            wrong = name in verdict.dissent or (verdict.decided and name in verdict.silent)
+            if wrong:
+                strikes[name] = int((before.get("strikes") or {}).get(name) or 0) + 1
+        votes: Object = {
+            "round": latest,
+            "decided": verdict.decided,
+            "value": verdict.value,
+            "agreement": round(verdict.agreement, 3),
+            "dissenters": [*verdict.dissent, *verdict.silent],
+            "strikes": strikes,
+            "open": False,
+        }
+        return verdict, votes
+
+    async def _replace_dissenters(
+        self, context: Context[VehDeployment], app: VehDeployment, there: Mapping[str, Object], votes: Object
+    ) -> None:
+        for name, count in list(votes["strikes"].items()):
+            if count >= app.spec.voting.disagree_limit and name in there:
+                context.event("Dissenter", f"{name} disagreed {count} times in a row and is replaced", warning=True)
+                await delete_pod(context, there[name])
+                votes["strikes"][name] = 0
+
+    async def _report(
+        self,
+        context: Context[VehDeployment],
+        app: VehDeployment,
+        wanted: Sequence[Object],
+        there: Mapping[str, Object],
+        votes: Object | None,
+        verdict: Verdict | None,
+    ) -> None:
+        instances, healthy = [], 0
+        for one in wanted:
+            pod = there.get(metadata(one)["name"])
+            if pod is None:
+                continue
+            phase = plan.phase_of(pod)
+            healthy += phase == "Running"
+            instances.append(instance(pod, labels(pod).get(ROLE, ""), phase))
+        total = len(wanted)
+        undecided = bool(votes and not votes.get("open") and votes.get("decided") is False)
+        phase = "Running" if healthy == total else "Degraded" if healthy else "Starting"
+        # Below a majority nothing can be believed: the outcome is withheld, which is the fail-safe of a voter.
+        if undecided or (votes and healthy * 2 <= total):
+            phase = "SafeState"
+        message = f"{healthy} of {total} healthy"
+        redundant = healthy >= min(2, total)
+        await context.set_status(
+            {
+                "phase": phase,
+                "criticality": app.spec.criticality or "QM",
+                "rule": "",
+                "instances": instances,
+                **({} if votes is None else {"votes": votes}),
+            },
+            Condition(DEPENDENCIES_RESOLVED, True, "Resolved"),
+            Condition(ADMITTED, True, "Admitted"),
+            Condition(REDUNDANT, redundant, "Redundant" if redundant else "NotRedundant", message),
+            Condition(READY, healthy == total and phase != "SafeState", phase, message),
+        )
+
+    # -- one is active
+
+    async def _passive(
+        self, context: Context[VehDeployment], app: VehDeployment, profile: Profile, wanted: Sequence[Object]
+    ) -> Result | None:
+        live = await context.client.get(VehDeployment, app.name, app.namespace)
+        if uid(live) != app.uid or is_deleting(live):
+            return None
+        selector = f"{OWNER_UID_LABEL}={app.uid}"
+        pods = (await context.client.list(PODS, profile.namespace, labels=selector)).items
+        there = {str(metadata(one)["name"]): one for one in pods}
+        active = str((live.get("status") or {}).get("active") or "")
+        for one in wanted:
+            if metadata(one)["name"] not in there:
+                await _create_frozen(context, one)
+        seen = self._seen(context, there, wanted, active)
+        step = redundancy.decide(active, seen, gone_is_safe=self._gone_is_safe(context, live))
+        by_uid = {uid(one): one for one in pods}
+        self._notice(app.uid, seen, active)
+        for target in step.fence:
+            await delete_pod(context, by_uid[target], grace=FENCE_GRACE)
+        surplus = {metadata(one)["name"] for one in wanted}
+        for name, pod in there.items():
+            if name not in surplus:
+                await delete_pod(context, pod, grace=FENCE_GRACE)
+        if step.claim is not None:
+            await self._claim(context, live, by_uid[step.claim], first=not active)
+            return Result(requeue_after=0.0)
+        if step.thaw is not None:
+            await _thaw(context, by_uid[step.thaw])
+            await self._switched(context, app, first=not app.status.instances)
+            return Result(requeue_after=0.0)
+        await self._report_passive(context, app, wanted, there, active, seen)
+        waits = any(one.failing and not one.stopped for one in seen) or (active and active not in by_uid)
+        return Result(requeue_after=1.0) if waits else None
+
+    def _seen(
+        self, context: Context[Any], there: Mapping[str, Object], wanted: Sequence[Object], active: str
+    ) -> list[Seen]:
+        now = context.now()
+        result = []
+        ready_new = False
+        for one in wanted:
+            pod = there.get(metadata(one)["name"])
+            if pod is None:
+                continue
+            node = self._node(context, (pod.get("spec") or {}).get("nodeName"))
+            found = redundancy.seen_of(str(metadata(one)["name"]), pod, node, now)
+            if plan.must_replace(pod, one, "Restart") and found.uid != active:
+                found = found._replace(failing=True)  # a standby of an older making is made anew at once
+            elif found.uid != active and found.ready and found.paused:
+                ready_new = True
+            result.append(found)
+        for index, found in enumerate(result):
+            pod = next(one for one in there.values() if uid(one) == found.uid)
+            target = next(one for one in wanted if metadata(one)["name"] == metadata(pod)["name"])
+            if found.uid == active and ready_new and plan.must_replace(pod, target, "Restart"):
+                result[index] = found._replace(failing=True)  # the standby is new and ready: it takes over
+        return result
+
+    def _node(self, context: Context[Any], name: Any) -> Object | None:
+        return self._nodes.get(str(name), cluster=context.request.cluster) if name else None
+
+    def _gone_is_safe(self, context: Context[Any], live: Object) -> bool:
+        """Whether the absence of the active's pod proves that it stopped: its node could say so, or is known to be off."""
+        for one in (live.get("status") or {}).get("instances") or ():
+            if one.get("role") == "active" and one.get("node"):
+                node = self._node(context, one["node"])
+                return not redundancy.is_lost(node) or redundancy.is_fenced(node, context.now())
+        return True
+
+    def _notice(self, app: str, seen: Sequence[Seen], active: str) -> None:
+        holder = next((one for one in seen if one.uid == active), None)
+        if active and (holder is None or holder.failing or holder.stopped or holder.deleting):
+            self._noticed.setdefault(app, self._manager.environment.monotonic())
+
+    async def _claim(self, context: Context[VehDeployment], live: Object, pod: Object, *, first: bool) -> None:
+        """Compare and swap: fails when anybody wrote the object since the decision was made on it."""
+        meta = metadata(live)
+        status: Object = {"active": uid(pod)}
+        if not first:
+            status["switchovers"] = int((live.get("status") or {}).get("switchovers") or 0) + 1
+            context.event("Switchover", f"{metadata(pod)['name']} takes over", warning=True)
+        guard = {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}
+        context.object = await context.client.patch(
+            VehDeployment, meta["name"], {"metadata": guard, "status": status}, meta["namespace"], subresource="status"
+        )
+
+    async def _switched(self, context: Context[VehDeployment], app: VehDeployment, *, first: bool) -> None:
+        begun = self._noticed.pop(app.uid, None)
+        if begun is None or first:
+            return
+        took = round((self._manager.environment.monotonic() - begun) * 1000)
+        context.object = await update_status(
+            context.client, VehDeployment, context.object, lambda _current: {"lastSwitchMs": took}
+        )
+
+    async def _report_passive(
+        self,
+        context: Context[VehDeployment],
+        app: VehDeployment,
+        wanted: Sequence[Object],
+        there: Mapping[str, Object],
+        active: str,
+        seen: Sequence[Seen],
+    ) -> None:
+        instances, standbys, runs = [], 0, False
+        known = {one.uid: one for one in seen}
+        for one in wanted:
+            pod = there.get(metadata(one)["name"])
+            if pod is None:
+                continue
+            found = known[uid(pod)]
+            role = "active" if uid(pod) == active else "passive"
+            well = not (found.failing or found.stopped or found.deleting)
+            if role == "active":
+                runs = well and not found.paused and plan.phase_of(pod) == "Running"
+            standbys += role == "passive" and well
+            state = "Standby" if role == "passive" and well and found.paused else plan.phase_of(pod)
+            instances.append(instance(pod, role, state))
+        before = (context.object.get("status") or {}).get("instances") or []
+        if not any(one.get("role") == "active" for one in instances):
+            # Where the active was must not be forgotten before it is known to have stopped.
+            instances += [one for one in before if one.get("role") == "active"]
+        phase = "Running" if runs and standbys else "Degraded" if runs else "Starting" if not active else "Failed"
+        message = f"{'one active' if runs else 'none active'}, {standbys} standing by"
+        await context.set_status(
+            {"phase": phase, "criticality": app.spec.criticality or "QM", "rule": "", "instances": instances},
+            Condition(DEPENDENCIES_RESOLVED, True, "Resolved"),
+            Condition(ADMITTED, True, "Admitted"),
+            Condition(REDUNDANT, runs and standbys > 0, "StandingBy" if standbys else "NoStandby", message),
+            Condition(READY, runs, "Active" if runs else "NoActive", message),
+        )
+
+
+def pod_of(app: VehDeployment, planned: Planned, known: plan.Dependencies, profile: Profile, *, apart: bool) -> Object:
+    """One instance's pod. Raises Refused."""
+    spec = {**app.spec.object, "podSpec": planned.spec}
+    count = len(planned.spec.get("containers") or ())
+    for key in ("devContainerIdx", "vehContainerConfigIdx"):
+        spec[key] = min(int(spec.get(key) or 0), max(count - 1, 0))  # an instance may hold one container of several
+    injected, annotations = plan.expand(app.name, spec, known, profile)
+    group = {DEPLOYMENT: plan.digest([app.namespace, app.name])}
+    placement = app.spec.placement
+    if placement == "Any" and redundancy.policy_of(app.spec.deployment_policy) in {ACTIVE, N_MODULAR}:
+        injected = redundancy.spread(injected, group, "Spread", must=apart)
+    else:
+        injected = redundancy.spread(injected, group, placement, must=apart)
+    made: Object = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": f"{app.name}-{planned.suffix}",
+            "namespace": profile.namespace,
+            "labels": {plan.APP_TYPE_LABEL: profile.name, **group, INSTANCE: planned.suffix, ROLE: planned.role},
+            "annotations": {
+                **annotations,
+                plan.OWNER: f"VehDeployment/{app.namespace}/{app.name}",
+                plan.SPEC_HASH: plan.digest(planned.spec),
+            },
+        },
+        "spec": injected,
+    }
+    made["metadata"]["annotations"][plan.DEPENDENCY_HASH] = plan.digest(_without_affinity(injected))
+    return made
+
+
+def _without_affinity(spec: Mapping[str, Any]) -> Object:
+    """Whether instances must or should be apart depends on how many nodes there are; that alone replaces nothing."""
+    return {key: value for key, value in spec.items() if key != "affinity"}
+
+
+def _as_it_is(current: Object, wanted: Object) -> Object:
+    """What is applied to a pod that waits to be replaced: identity and labels, nothing that cannot change."""
+    meta = metadata(current)
+    kept = {key: value for key, value in (meta.get("annotations") or {}).items() if key.startswith(plan.PREFIX)}
+    return {**wanted, "metadata": {**wanted["metadata"], "annotations": kept}, "spec": current["spec"]}
+
+
+def _watched(wanted: list[Object], there: Mapping[str, Object], on_loss: str) -> list[Object]:
+    """The watcher first; the primaries once it is ready. Losing it later stops them only in the safe state."""
+    watcher = next(one for one in wanted if labels(one).get(ROLE) == WATCHER)
+    found = there.get(metadata(watcher)["name"])
+    if found is not None and not is_deleting(found) and plan.is_ready(found):
+        return wanted
+    if on_loss == "SafeState":
+        return [watcher]
+    return [watcher, *(one for one in wanted if one is not watcher and metadata(one)["name"] in there)]
+
+
+async def _create_frozen(context: Context[Any], pod: Object) -> None:
+    meta = pod["metadata"]
+    frozen = {**pod, "metadata": {**meta, "annotations": {**meta["annotations"], PAUSED: "true"}}}
+    try:
+        await context.client.create(PODS, owned_by(frozen, context.owner, namespaced=True), meta["namespace"])
+    except ApiError as error:
+        if error.reason != "AlreadyExists":
+            raise
+
+
+async def _thaw(context: Context[Any], pod: Object) -> None:
+    """Only this pod, and only as it was when it was decided."""
+    meta = metadata(pod)
+    patch = {
+        "metadata": {
+            "uid": meta["uid"],
+            "resourceVersion": meta["resourceVersion"],
+            "annotations": {PAUSED: None},
+            "labels": {ROLE: "active"},
+        }
+    }
+    await context.client.patch(PODS, meta["name"], patch, meta["namespace"])
+
+
+__all__ = ["VehDeployments", "pod_of"]

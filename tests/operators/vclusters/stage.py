@@ -1,0 +1,156 @@
+"""A whole plane for stories about virtual clusters: the real server, all controllers, our operator under its own account.
+
+Everything runs on a virtual clock, so waiting costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from fleetplane.apiserver.http import Request, Response
+from fleetplane.client.protocol import Client
+from fleetplane.controller import Manager
+from fleetplane.controller.metrics import Metrics
+from fleetplane.model import yaml as kube_yaml
+from fleetplane.model.builtin.types import CUSTOM_RESOURCE_DEFINITIONS, SECRETS
+from fleetplane.model.errors import ApiError
+from fleetplane.model.objects import Object, is_condition_true
+from fleetplane.model.user import UserInfo
+from fleetplane.node.fleet import FleetSettings, SimulatedFleet
+from fleetplane.operating import prepare_operators
+from fleetplane.operators.vclusters import OPERATOR
+from fleetplane.operators.vclusters.kinds import Vk8s
+from fleetplane.plane import CONTROLLER_USER, FLEET_USER
+from fleetplane.testing import SimulatedEnvironment, TestServer, run_virtually, running_server
+from fleetplane.workloads.assembly import controllers
+
+USER = UserInfo("developer", groups=("system:authenticated",))
+
+
+@dataclass
+class Stage:
+    server: TestServer
+    client: Client
+    environment: SimulatedEnvironment
+    manager: Manager
+    fleet: SimulatedFleet
+
+    async def until(self, what: Callable[[], Awaitable[Any]], *, timeout: float = 120.0) -> Any:
+        async with asyncio.timeout(timeout):
+            while not (found := await what()):
+                await asyncio.sleep(0.05)
+        return found
+
+    async def find(self, resource: Any, name: str, namespace: str | None = "default", cluster: str = "root") -> Object:
+        """The object, or an empty one."""
+        try:
+            return await self.client.in_cluster(cluster).get(resource, name, namespace)
+        except ApiError as error:
+            assert error.code == 404
+            return {}
+
+    async def make(self, name: str = "one", *, annotations: dict[str, str] | None = None, **spec: Any) -> Object:
+        meta = {"name": name, "annotations": annotations or {}}
+        return await self.client.create(Vk8s, {"metadata": meta, "spec": spec}, "default")
+
+    async def status(self, name: str = "one") -> Object:
+        return dict((await self.find(Vk8s, name)).get("status") or {})
+
+    async def phase(self, name: str, phase: str, *, timeout: float = 120.0) -> Object:
+        """Wait for a phase; returns the status."""
+
+        async def so() -> Object | None:
+            found = await self.status(name)
+            return found if found.get("phase") == phase else None
+
+        try:
+            found: Object = await self.until(so, timeout=timeout)
+        except TimeoutError:
+            raise AssertionError(f"{name} is not {phase} but {await self.status(name)}") from None
+        return found
+
+    async def gone(self, resource: Any, name: str, namespace: str | None = "default") -> None:
+        async def so() -> bool:
+            return not await self.find(resource, name, namespace)
+
+        await self.until(so)
+
+    async def kubeconfig(self, name: str = "one") -> Object:
+        async def found() -> Object:
+            return await self.find(SECRETS, f"{name}-kubeconfig")
+
+        secret = await self.until(found)
+        loaded: Object = kube_yaml.load(base64.b64decode(secret["data"]["value"]))
+        return loaded
+
+    async def with_kubeconfig(self, config: Object, method: str, path: str, body: bytes = b"") -> Response:
+        """A request as its holder makes it: at the address the file names, with the certificate in it."""
+        server = config["clusters"][0]["cluster"]["server"]
+        prefix = "/" + server.split("/", 3)[3]
+        pem = base64.b64decode(config["users"][0]["user"]["client-certificate-data"])
+        der = x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
+        headers = {"content-type": "application/json"}
+        return await self.server.server.handle(Request(method, prefix + path, {}, {}, headers, body, der, "test", None))
+
+
+@asynccontextmanager
+async def stage(*, seed: int = 0, nodes: int = 2, settings: FleetSettings | None = None) -> AsyncIterator[Stage]:
+    environment = SimulatedEnvironment(seed)
+    async with running_server(environment=environment, plugins=OPERATOR.admission) as server:
+        client = server.client()
+        for manifest in OPERATOR.manifests():
+            await client.create(CUSTOM_RESOURCE_DEFINITIONS, manifest)
+        for manifest in OPERATOR.manifests():
+            while not is_condition_true(
+                await client.get(CUSTOM_RESOURCE_DEFINITIONS, manifest["metadata"]["name"]), "Established"
+            ):
+                await asyncio.sleep(0.01)
+        builtin = Manager(server.client(CONTROLLER_USER), environment=environment, cluster=None)
+        builtin.add(*controllers(builtin))
+        tasks = [asyncio.ensure_future(builtin.run())]
+        fleet = SimulatedFleet(server.client(FLEET_USER), nodes, environment, settings)
+        tasks.append(asyncio.ensure_future(fleet.run()))
+        (manager,) = await prepare_operators(client, [OPERATOR], server.client, environment, Metrics())
+        tasks.append(asyncio.ensure_future(manager.run()))
+        await fleet.ready.wait()
+        try:
+            yield Stage(server, client, environment, manager, fleet)
+        finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
+
+
+def staged(**arguments: Any) -> Callable[[Callable[[Stage], Awaitable[None]]], Callable[[], None]]:
+    """Make a test of a story that wants a stage."""
+
+    def decorate(story: Callable[[Stage], Awaitable[None]]) -> Callable[[], None]:
+        async def main() -> None:
+            failure: BaseException | None = None
+            async with stage(**arguments) as made:
+                try:
+                    await story(made)
+                except Exception as error:
+                    failure = error
+            if failure is not None:
+                raise failure
+
+        @wraps(story)
+        def test() -> None:
+            run_virtually(main())
+
+        del test.__wrapped__
+        return test
+
+    return decorate
