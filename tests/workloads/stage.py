@@ -27,10 +27,12 @@ from fleetplane.model.builtin.types import (
     NAMESPACES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
     PODS,
     REPLICA_SETS,
     SERVICES,
     STATEFUL_SETS,
+    STORAGE_CLASSES,
 )
 from fleetplane.model.environment import micro_timestamp, timestamp
 from fleetplane.model.resources import ResourceType
@@ -55,6 +57,8 @@ SERVED = (
     DAEMON_SETS,
     CONTROLLER_REVISIONS,
     PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    STORAGE_CLASSES,
     JOBS,
     SERVICES,
     ENDPOINT_SLICES,

@@ -21,6 +21,7 @@ from fleetplane.model.builtin.types import (
     NAMESPACES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
     POD_DISRUPTION_BUDGETS,
     PODS,
     REPLICA_SETS,
@@ -30,6 +31,7 @@ from fleetplane.model.builtin.types import (
     SERVICE_ACCOUNTS,
     SERVICES,
     STATEFUL_SETS,
+    STORAGE_CLASSES,
 )
 from fleetplane.workloads.certificates.reconcile import Approve, Certificates, Sign
 from fleetplane.workloads.cronjob.reconcile import CronJobs
@@ -49,6 +51,7 @@ from fleetplane.workloads.quota.reconcile import Quotas
 from fleetplane.workloads.replicaset.reconcile import REPLICA_SET, REPLICATION_CONTROLLER, Replicas
 from fleetplane.workloads.scheduler.plugins import Plugins
 from fleetplane.workloads.scheduler.reconcile import Scheduler
+from fleetplane.workloads.scheduler.volumes import Volumes
 from fleetplane.workloads.shared.actor import Actor
 from fleetplane.workloads.shared.nodecache import NodeCache
 from fleetplane.workloads.shared.nodepods import NodePods
@@ -57,6 +60,9 @@ from fleetplane.workloads.statefulset.reconcile import StatefulSets
 from fleetplane.workloads.tokens.reconcile import FIELDS as TOKEN_FIELDS
 from fleetplane.workloads.tokens.reconcile import NAMESPACE as TOKEN_NAMESPACE
 from fleetplane.workloads.tokens.reconcile import TokenCleaner
+from fleetplane.workloads.volumes.claims import ClaimBinder
+from fleetplane.workloads.volumes.ephemeral import EphemeralVolumes
+from fleetplane.workloads.volumes.volumes import ClaimProtection, VolumeKeeper
 
 _SHARED: Final = (
     PODS,
@@ -75,6 +81,8 @@ _SHARED: Final = (
     REPLICATION_CONTROLLERS,
     POD_DISRUPTION_BUDGETS,
     CRON_JOBS,
+    PERSISTENT_VOLUMES,
+    STORAGE_CLASSES,
 )
 """Resources that some controller caches anyway: the garbage collector sees them through the same informers."""
 
@@ -102,6 +110,7 @@ def controllers(
     stateful_sets, daemon_sets = manager.informer(STATEFUL_SETS), manager.informer(DAEMON_SETS)
     claims = manager.informer(PERSISTENT_VOLUME_CLAIMS)
     history = manager.informer(CONTROLLER_REVISIONS)
+    volumes, classes = manager.informer(PERSISTENT_VOLUMES), manager.informer(STORAGE_CLASSES)
     nodes = NodeCache(manager.informer(NODES))
     services = manager.informer(SERVICES)
     slices, endpoints = manager.informer(ENDPOINT_SLICES), manager.informer(ENDPOINTS)
@@ -125,6 +134,7 @@ def controllers(
         namespaces,
         plugins=Plugins.installed() if scheduler_plugins is None else scheduler_plugins,
         budgets=budgets.count_protected,
+        volumes=Volumes(actor, claims, volumes, classes),
     )
     made = [
         Namespaces(actor, namespaces).controller(),
@@ -143,6 +153,10 @@ def controllers(
         TaintEviction(actor, manager.informer(NODES), node_pods, pods).controller(),
         CronJobs(actor, manager.informer(CRON_JOBS), jobs).controller(),
         budgets.controller(),
+        ClaimBinder(actor, claims, volumes, classes, nodes).controller(),
+        VolumeKeeper(actor, volumes, claims).controller(),
+        ClaimProtection(actor, claims, pods).controller(),
+        EphemeralVolumes(actor, pods).controller(),
         PodCollection(actor, pods, node_pods, nodes).controller(),
         TokenCleaner(actor, manager.informer(SECRETS, namespace=TOKEN_NAMESPACE, fields=TOKEN_FIELDS)).controller(),
         scheduler.controller(),

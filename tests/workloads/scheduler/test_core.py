@@ -298,6 +298,9 @@ def test_preemption_names_what_it_could_not_do():
 class _OnlyEven:
     is_local = True
 
+    def concerns(self, shape):
+        return True
+
     def refuse(self, pod, node, cluster):
         return None if int(node.name[1:]) % 2 == 0 else Refusal("Even", ("node(s) were odd",))
 

@@ -44,7 +44,7 @@ class Candidates:
         self.shape = shape
         self.refusals: dict[int, Refusal] = {}
         self._cluster = cluster
-        self._plugins = plugins
+        self._plugins = plugins.concerning(shape)
         self._scores: dict[int, float] = {}
         self._heaps: dict[str, list[_Entry]] = {}
         self._position = -1

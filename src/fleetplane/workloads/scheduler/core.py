@@ -22,6 +22,7 @@ from fleetplane.workloads.scheduler.preemption import Budgets
 from fleetplane.workloads.scheduler.queue import Entry, Queue
 from fleetplane.workloads.scheduler.shape import DEFAULT_SCHEDULER, PodInfo, Shape, Shapes
 
+_BEFORE_NODES: Final = "VolumeBinding"
 _FIRST_LOOK: Final = 128
 """Nodes that the first pod of a shape chooses among."""
 _REMEMBERED: Final = 256
@@ -125,7 +126,7 @@ class Core:
         pod = entry.pod
         cluster = self._cluster(pod.cluster)
         if (reason := self._before_nodes(pod)) is not None:
-            self.queue.park(entry, {"VolumeBinding"}, now)
+            self.queue.park(entry, {_BEFORE_NODES}, now)
             return Refused(entry, f"0/{cluster.node_count()} nodes are available: {reason}.")
         node, refusals = self._choose(pod, cluster)
         if node is not None:
@@ -164,13 +165,14 @@ class Core:
             self._freed.setdefault(cluster, set()).add(node)
 
     def _choose(self, pod: PodInfo, cluster: Cluster) -> tuple[NodeInfo | None, Mapping[int, Refusal]]:
+        plugins = self._plugins.concerning(pod.shape)
         if pod.nominated:
-            node, _ = choose_among(named([pod.nominated], cluster), pod, cluster, self._plugins)
+            node, _ = choose_among(named([pod.nominated], cluster), pod, cluster, plugins)
             if node is not None:
                 return node, {}
         names = only_nodes(pod.shape)
         if names is not None:
-            node, refused = choose_among(named(names, cluster), pod, cluster, self._plugins)
+            node, refused = choose_among(named(names, cluster), pod, cluster, plugins)
             return node, with_others(refused, cluster)
         key = (cluster.name, pod.shape)
         found = self._candidates.get(key)
@@ -192,7 +194,7 @@ class Core:
         if not pod.shape.is_local or cluster.anti_shapes or enough >= len(cluster.nodes):
             return None
         nodes = cluster.sample(_FIRST_LOOK)
-        return choose_among(nodes, pod, cluster, self._plugins, enough=_FIRST_LOOK)[0]
+        return choose_among(nodes, pod, cluster, self._plugins.concerning(pod.shape), enough=_FIRST_LOOK)[0]
 
     def _refuse(self, entry: Entry, cluster: Cluster, refusals: Mapping[int, Refusal], now: float) -> Refused:
         pod, nodes = entry.pod, cluster.node_count()
@@ -200,7 +202,13 @@ class Core:
         if nodes == 0:
             return Refused(entry, words.no_nodes())
         waiting = self._waits_for_victims(pod, cluster)
-        made = None if waiting else preemption.find(pod, cluster, refusals, self._plugins, self._budgets(cluster.name))
+        made = (
+            None
+            if waiting
+            else preemption.find(
+                pod, cluster, refusals, self._plugins.concerning(pod.shape), self._budgets(cluster.name)
+            )
+        )
         if made is not None:
             cluster.nominate(pod, made.node.name)
             return Refused(entry, words.unavailable(nodes, refusals), made.node.name, made.victims)

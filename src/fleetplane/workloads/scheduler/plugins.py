@@ -1,8 +1,9 @@
 """What others can teach the scheduler: more filters and more scores, found by the entry-point group.
 
 A plug-in is any object with the attributes below, registered under ``fleetplane.scheduler``; the entry point names a
-callable without arguments that makes it. A plug-in whose answer depends only on what the pod asks for and on the one
-node says ``is_local = True``: its answers are then remembered until the node changes. The built-in rules are not
+callable without arguments that makes it. ``concerns`` tells for which pods it is asked at all. A plug-in whose answer
+depends only on what the pod asks for and on the one node says ``is_local = True``: its answers are then remembered
+until the node changes. The built-in rules are not
 plug-ins, so that nothing can be scheduled against what the node itself refuses.
 """
 
@@ -16,7 +17,7 @@ from typing import Final, Protocol, runtime_checkable
 from fleetplane.workloads.scheduler.cluster import Cluster
 from fleetplane.workloads.scheduler.filters import Refusal
 from fleetplane.workloads.scheduler.node import NodeInfo
-from fleetplane.workloads.scheduler.shape import PodInfo
+from fleetplane.workloads.scheduler.shape import PodInfo, Shape
 
 GROUP: Final = "fleetplane.scheduler"
 
@@ -24,6 +25,9 @@ GROUP: Final = "fleetplane.scheduler"
 @runtime_checkable
 class Filter(Protocol):
     is_local: bool
+
+    def concerns(self, shape: Shape) -> bool:
+        """Whether it has anything to say about pods of this shape."""
 
     def refuse(self, pod: PodInfo, node: NodeInfo, cluster: Cluster) -> Refusal | None:
         """Why the pod may not run there; None when it may."""
@@ -33,6 +37,9 @@ class Filter(Protocol):
 class Scorer(Protocol):
     is_local: bool
     weight: float
+
+    def concerns(self, shape: Shape) -> bool:
+        """Whether it has anything to say about pods of this shape."""
 
     def score(self, pod: PodInfo, node: NodeInfo, cluster: Cluster) -> float:
         """0 to 100, higher is better."""
@@ -46,6 +53,16 @@ class Plugins:
     @property
     def are_local(self) -> bool:
         return all(one.is_local for one in self.filters) and all(one.is_local for one in self.scorers)
+
+    def concerning(self, shape: Shape) -> Plugins:
+        """Those that have something to say about pods of this shape."""
+        filters = tuple(one for one in self.filters if one.concerns(shape))
+        scorers = tuple(one for one in self.scorers if one.concerns(shape))
+        same = len(filters) == len(self.filters) and len(scorers) == len(self.scorers)
+        return self if same else Plugins(filters, scorers)
+
+    def with_filter(self, added: Filter) -> Plugins:
+        return Plugins((*self.filters, added), self.scorers)
 
     @classmethod
     def of(cls, found: Sequence[object]) -> Plugins:

@@ -17,7 +17,14 @@ from fleetplane.client.informer import Change, Informer
 from fleetplane.client.protocol import Unreachable
 from fleetplane.client.snapshot import ObjectKey, Snapshot
 from fleetplane.controller.controller import Controller, Request, Result, Watch
-from fleetplane.model.builtin.types import NAMESPACES, NODES, PODS
+from fleetplane.model.builtin.types import (
+    NAMESPACES,
+    NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    PODS,
+    STORAGE_CLASSES,
+)
 from fleetplane.model.environment import timestamp
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, condition, uid
@@ -26,12 +33,14 @@ from fleetplane.workloads.scheduler.plugins import Plugins
 from fleetplane.workloads.scheduler.preemption import Budgets
 from fleetplane.workloads.scheduler.queue import Entry
 from fleetplane.workloads.scheduler.shape import DEFAULT_SCHEDULER, PodInfo
+from fleetplane.workloads.scheduler.volumes import RULE, Volumes
 from fleetplane.workloads.shared.actor import Actor
 from fleetplane.workloads.shared.conditions import make, without
 from fleetplane.workloads.shared.podcache import PodCache
 
 KEY: Final = Request("", "", "scheduling")
 CONCURRENT_WRITES: Final = 32
+_STORAGE: Final = (PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, STORAGE_CLASSES)
 _TURN: Final = 16
 """Decisions between two looks at the event loop."""
 
@@ -49,11 +58,18 @@ class Scheduler:
         plugins: Plugins | None = None,
         names: Collection[str] = (DEFAULT_SCHEDULER,),
         budgets: Callable[[str], Budgets] | None = None,
+        volumes: Volumes | None = None,
     ) -> None:
         self._actor = actor
         self._views = pods
         self._pods = pods.informer
-        self.core = Core(plugins, names, budgets=budgets)
+        self._volumes = volumes
+        plugins = plugins or Plugins()
+        if volumes is None:
+            self.core = Core(plugins, names, budgets=budgets)
+        else:
+            with_volumes = plugins.with_filter(volumes)
+            self.core = Core(with_volumes, names, budgets=budgets, before_nodes=volumes.objection)
         self._writes: set[asyncio.Task[None]] = set()
         self._seen: dict[str, tuple[str, bool]] = {}
         self._pods.add_handler(self._see_pod)
@@ -66,7 +82,10 @@ class Scheduler:
             PODS,
             self.reconcile,
             predicate=lambda _: False,
-            watches=[Watch(PODS, _wake), Watch(NODES, _wake), Watch(NAMESPACES, _wake)],
+            watches=[
+                *(Watch(one, _wake) for one in (PODS, NODES, NAMESPACES)),
+                *(Watch(one, self._storage_changed) for one in _STORAGE),
+            ],
             max_concurrent=1,
             resync=None,
             timeout=3600.0,
@@ -104,6 +123,10 @@ class Scheduler:
         key = change.new.key
         self.core.see_namespace(key.cluster, key.name, None if change.event == "DELETED" else change.new.labels)
 
+    def _storage_changed(self, changed: Snapshot) -> Iterable[Request]:
+        self.core.something_changed(changed.key.cluster, (RULE,), self._now())
+        return (KEY,)
+
     # bindings out
 
     async def reconcile(self, _: Request) -> Result | None:
@@ -125,6 +148,9 @@ class Scheduler:
     async def _bind(self, decision: Bind) -> None:
         entry, pod = decision.entry, decision.entry.pod
         try:
+            if not await self._have_volumes(pod, decision.node):
+                self.core.binding_failed(entry, self._now())
+                return
             await self._post_binding(pod, decision.node)
         except ApiError as error:
             self._binding_failed(entry, error)
@@ -135,6 +161,12 @@ class Scheduler:
         self.core.bound(entry)
         message = f"Successfully assigned {pod.namespace}/{pod.name} to {decision.node}"
         self._actor.tell(pod.cluster, _reference(pod), "Normal", "Scheduled", message)
+
+    async def _have_volumes(self, pod: PodInfo, node: str) -> bool:
+        if self._volumes is None or not pod.shape.claims:
+            return True
+        found = self.core.clusters[pod.cluster].nodes.get(node)
+        return found is not None and await self._volumes.prepare(pod, found)
 
     async def _post_binding(self, pod: PodInfo, node: str) -> None:
         binding = {
