@@ -21,6 +21,9 @@ from fleetplane.interfaces.cli.errors import CommandError, ExitWith, UsageError
 
 __all__ = ["CommandError", "app", "main"]
 
+_COMPLETE: Final = "_FLEETPLANE_COMPLETE"
+"""What a shell sets to ask for words; click reads it."""
+
 _COMMANDS_PACKAGE: Final = "fleetplane.interfaces.cli.commands"
 
 
@@ -37,6 +40,8 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
             "serve", "Run a whole plane in the foreground: API server, controllers, operators and a local node."
         ),
         "server": Entry("serve", "Run the API server with the built-in controllers, without nodes or operators."),
+        "operators": Entry("operate", "Run operators in the foreground against any Kubernetes."),
+        "manifests": Entry("operate", "Print what operators need to run on a Kubernetes."),
         "demo": Entry("serve", "Take a tour on a throw-away plane."),
     },
     "Look": {
@@ -147,7 +152,11 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """One command line, to its exit code."""
     try:
-        app.main(arguments, prog_name="fleetplane", standalone_mode=False)
+        if _COMPLETE in os.environ:
+            app.main(arguments, prog_name="fleetplane")
+        # Not app.main(): it decides about interrupts and closed pipes itself, and differently.
+        with app.make_context("fleetplane", arguments) as context:
+            app.invoke(context)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
