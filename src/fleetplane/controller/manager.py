@@ -43,7 +43,8 @@ class Manager:
         client: How to reach the server. Controllers read and write through ``manager.client``, which tells the
             informers what it wrote.
         name: Names the field manager, the source of events and the default lease.
-        cluster: The logical cluster to look after; ``None``: all of them.
+        cluster: The logical cluster to look after; ``None``: all of them, which takes rights in all of them. Roles
+            inside one cluster reach no further: an operator that has only those names its cluster (``root``).
         election: Run controllers only while leading; ``None``: always.
         grace: Seconds that reconciles may take to finish when stopping.
     """

@@ -442,11 +442,12 @@ _IDENTITY = frozenset({"apiVersion", "kind", "name", "namespace", "uid", "resour
 
 def _fields(obj: Object) -> Object:
     """FieldsV1 of an applied object, with lists as leaves."""
-    return {
+    fields = {
         f"f:{key}": _fields(value) if isinstance(value, dict) else {}
         for key, value in obj.items()
         if key not in _IDENTITY
     }
+    return {key: value for key, value in fields.items() if value or key != "f:metadata"}
 
 
 def _three_way(current: Any, before: Any, after: Any) -> Any:
