@@ -93,6 +93,8 @@ class Faulty:
 
     def __init__(self, server: MemoryServer, environment: SimulatedEnvironment, rate: float) -> None:
         self._server, self._environment, self.rate = server, environment, rate
+        self.extras: list[Callable[[str, str, bytes], Object | None]] = []
+        """Answers to what the server in memory does not serve."""
 
     async def request(
         self, method: str, path: str, query: Pairs, headers: Pairs, body: bytes
@@ -114,6 +116,9 @@ class Faulty:
     async def _answer(
         self, method: str, path: str, query: Pairs, headers: Pairs, body: bytes
     ) -> tuple[int, Mapping[str, str], bytes]:
+        for extra in self.extras:
+            if (answered := extra(method, path, body)) is not None:
+                return 200, {}, orjson.dumps(answered)
         parts = path.split("/")
         if parts[-3:-1] and parts[-3] == "namespaces" and parts[-1] == "status":
             place = Place("root", "", "v1", "namespaces", "", parts[-2], "status")

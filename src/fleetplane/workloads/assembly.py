@@ -16,6 +16,7 @@ from fleetplane.model.builtin.types import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     ENDPOINTS,
+    HORIZONTAL_POD_AUTOSCALERS,
     JOBS,
     LEASES,
     NAMESPACES,
@@ -33,6 +34,7 @@ from fleetplane.model.builtin.types import (
     STATEFUL_SETS,
     STORAGE_CLASSES,
 )
+from fleetplane.workloads.autoscaling.reconcile import Autoscalers
 from fleetplane.workloads.certificates.reconcile import Approve, Certificates, Sign
 from fleetplane.workloads.cronjob.reconcile import CronJobs
 from fleetplane.workloads.daemonset.reconcile import DaemonSets
@@ -157,6 +159,7 @@ def controllers(
         VolumeKeeper(actor, volumes, claims).controller(),
         ClaimProtection(actor, claims, pods).controller(),
         EphemeralVolumes(actor, pods).controller(),
+        Autoscalers(actor, manager.informer(HORIZONTAL_POD_AUTOSCALERS), pods).controller(),
         PodCollection(actor, pods, node_pods, nodes).controller(),
         TokenCleaner(actor, manager.informer(SECRETS, namespace=TOKEN_NAMESPACE, fields=TOKEN_FIELDS)).controller(),
         scheduler.controller(),

@@ -1,0 +1,1 @@
+"""HorizontalPodAutoscaler: sizes by what pods use of cpu and memory."""
