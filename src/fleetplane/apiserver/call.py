@@ -15,6 +15,7 @@ from fleetplane.model.user import UserInfo
 
 FieldValidation = Literal["Strict", "Warn", "Ignore"]
 _MAX_WARNING_LENGTH = 4096
+_MAX_MANAGER = 128
 
 
 @dataclass(slots=True)
@@ -65,8 +66,11 @@ def parse_write_options(call: Call, query: Mapping[str, str]) -> None:
             )
         call.dry_run = True
     manager = query.get("fieldManager") or ""
-    if len(manager) > 128 or not manager.isprintable():
-        raise errors.bad_request("fieldManager must be at most 128 printable characters")
+    if len(manager) > _MAX_MANAGER or not manager.isprintable():
+        problem = errors.FieldError.too_long("fieldManager", _MAX_MANAGER)
+        if len(manager) <= _MAX_MANAGER:
+            problem = errors.FieldError.invalid("fieldManager", manager, "should only contain printable characters")
+        raise errors.invalid("CreateOptions", "", [problem], group="meta.k8s.io")
     call.field_manager = manager or default_field_manager(call.request.headers.get("user-agent", ""))
     validation = query.get("fieldValidation") or "Warn"
     if validation not in ("Strict", "Warn", "Ignore"):

@@ -76,6 +76,9 @@ class Reads:
         if call.cluster is None:
             raise errors.method_not_allowed("one object is read in its own cluster")
         target = call.target
+        version = call.request.query.get("resourceVersion")
+        if version:
+            await self._check_reached(parse_version(version))
         record = await self._storage.record(call.served, call.cluster, target.namespace, target.name)
         return await respond_record(
             call.served,
@@ -164,18 +167,24 @@ class Reads:
                 raise errors.bad_request("specifying resource version is not allowed when using continue")
             return _parse_continue(token)
         if match and not version:
-            raise errors.bad_request("resourceVersionMatch is forbidden unless resourceVersion is provided")
+            problem = "resourceVersionMatch is forbidden unless resourceVersion is provided"
+            raise _list_option("resourceVersionMatch", errors.FieldError.forbidden, problem)
         revision = parse_version(version)
         if not revision:
             if match == "Exact":
-                raise errors.bad_request('resourceVersionMatch "Exact" is forbidden for resourceVersion "0"')
+                problem = 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
+                raise _list_option("resourceVersionMatch", errors.FieldError.forbidden, problem)
             return None, None
         if match == "Exact" or (not match and query.get("limit")):
             return revision, None
+        await self._check_reached(revision)
+        return None, None
+
+    async def _check_reached(self, revision: int) -> None:
+        """Raises ApiError 504 for a revision that is not there yet."""
         current = await self._store.revision()
         if revision > current:
             raise too_large_version(FutureRevision(revision, current))
-        return None, None
 
     async def _respond_list(self, call: Call, page: Page, metadata: Object) -> Response:
         served, representation = call.served, call.representation
@@ -234,9 +243,7 @@ class Reads:
         initial = send_initial in ("true", "1") if send_initial is not None else not revision
         timeout = _timeout(query.get("timeoutSeconds"), self._environment)
         if revision and initial:
-            current = await self._store.revision()
-            if revision > current:
-                raise too_large_version(FutureRevision(revision, current))
+            await self._check_reached(revision)
         bookmarks = query.get("allowWatchBookmarks") in ("true", "1")
         view = _WatchView(call, narrowed, self._clusters, self._environment)
         if initial:

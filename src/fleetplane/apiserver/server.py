@@ -63,6 +63,7 @@ Background = Callable[[], Awaitable[None]]
 
 _STREAMS = frozenset({"log", "exec", "attach", "portforward", "proxy"})
 _SELECTING = frozenset({"list", "watch", "deletecollection"})
+_OF_ONE = frozenset({"update", "patch"})
 _MUTATING = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 
@@ -238,7 +239,11 @@ class ApiServer:
             raise errors.unknown_path()
         if target.subresource and target.subresource not in found.subresources:
             raise errors.unknown_path()
+        if target.verb in _OF_ONE and not target.name:
+            raise errors.method_not_allowed()
         if found.type.namespaced:
+            if target.verb == "create" and not target.namespace and "list" in found.verbs:
+                raise errors.method_not_allowed()
             if (
                 not target.namespace
                 and target.verb not in ("list", "watch", "deletecollection")

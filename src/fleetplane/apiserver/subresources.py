@@ -19,7 +19,7 @@ from fleetplane.apiserver.http import Response
 from fleetplane.apiserver.registry import Registry, Scale, Served
 from fleetplane.apiserver.representation import encode_object, load, respond_object
 from fleetplane.apiserver.routing import Target
-from fleetplane.apiserver.storage import ObjectStorage
+from fleetplane.apiserver.storage import ObjectStorage, key_of
 from fleetplane.apiserver.writing import APPLY_TYPES, Writes, decode_copy
 from fleetplane.model import errors
 from fleetplane.model.environment import Environment, timestamp
@@ -72,6 +72,9 @@ class Subresources:
         scale = served.scale
         if scale is None:
             raise errors.unknown_path()
+        key = key_of(served, call.key_cluster, target.namespace, target.name)
+        if not served.custom and await self._storage.store.get(key) is None:
+            raise errors.not_found(f"{served.type.plural}/scale", target.name, group=served.type.group)
         if target.verb == "get":
             record = await self._storage.record(served, call.key_cluster, target.namespace, target.name)
             return self._answer(call, scale_of(served, scale, await load(served, record)))
@@ -140,7 +143,7 @@ class Subresources:
             return pod
 
         target = replace(call.target, resource="pods", name=name, subresource="binding")
-        await self._writes.change_object(replace(call, served=pods, target=target), make)
+        await self._writes.change_object(replace(call, served=pods, target=target), make, tracked=False)
         status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
         return Response(201, orjson.dumps(status))
 
@@ -194,11 +197,12 @@ class Subresources:
             allowed = int(status.get("disruptionsAllowed") or 0)
             observed = int(status.get("observedGeneration") or 0)
             if observed < int(budget["metadata"].get("generation") or 0):
-                raise _cannot_disrupt(budget_name, "The disruption budget is still being processed by the server.", 10)
+                raise _cannot_disrupt(
+                    f"The disruption budget {budget_name} is still being processed by the server.", 10
+                )
             if allowed <= 0:
                 healthy, wanted = int(status.get("currentHealthy") or 0), int(status.get("desiredHealthy") or 0)
                 raise _cannot_disrupt(
-                    budget_name,
                     f"The disruption budget {budget_name} needs {wanted} healthy pods and has {healthy} currently",
                     0,
                 )
@@ -219,7 +223,7 @@ class Subresources:
             namespace,
             budget_name,
         )
-        await self._writes.change_object(replace(call, served=budgets, target=target), make)
+        await self._writes.change_object(replace(call, served=budgets, target=target), make, tracked=False)
 
     # -- narrower updates ----------------------------------------------------------------------------------------------
 
@@ -399,12 +403,11 @@ def _unhealthy_may_go(budget: Object) -> bool:
     return int(status.get("currentHealthy") or 0) >= int(status.get("desiredHealthy") or 0) > 0
 
 
-def _cannot_disrupt(budget: str, detail: str, retry_after: int) -> errors.ApiError:
+def _cannot_disrupt(detail: str, retry_after: int) -> errors.ApiError:
     cause = errors.FieldError("DisruptionBudget", "", detail)
     return errors.ApiError(
         429,
         "Cannot evict pod as it would violate the pod's disruption budget.",
-        name=budget,
         causes=[cause],
         retry_after=retry_after or None,
     )

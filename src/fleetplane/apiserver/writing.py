@@ -346,9 +346,9 @@ class Writes:
                 return written, new
         raise errors.stale(served.type.plural, target.name, group=served.type.group)
 
-    async def change_object(self, call: Call, make: Make) -> tuple[Record | None, Object]:
-        """``_change`` for subresources that do their own making."""
-        return await self._change(call, make)
+    async def change_object(self, call: Call, make: Make, *, tracked: bool = True) -> tuple[Record | None, Object]:
+        """``_change`` for subresources that do their own making; not ``tracked`` where nobody comes to own anything."""
+        return await self._change(call, make, operation="Update" if tracked else "")
 
     def _check_preconditions(self, call: Call, new: Object, record: Record) -> None:
         resource = call.served.type
@@ -386,7 +386,7 @@ class Writes:
         elif not subresource and behaviour.status_subresource and "status" in served.subresources:
             _restore(new, current, "status")
         validation.fill_defaults(call, new)
-        if operation != "Apply":
+        if operation == "Update":
             new = self._tracked(call, current, new, timestamp(self._environment.now()))
         rules = behaviour.subresources.get(subresource)
         if rules is not None:
