@@ -15,6 +15,7 @@ from fleetplane.interfaces.cli.errors import UsageError
 from fleetplane.interfaces.cli.manifests import Manifest
 from fleetplane.interfaces.cli.ordering import steps
 from fleetplane.interfaces.cli.output import columns, parse_format
+from fleetplane.interfaces.cli.patience import Counted, patience
 from fleetplane.interfaces.cli.progress import Progress
 from fleetplane.interfaces.cli.tables import Layout, parsed, print_rows
 from fleetplane.interfaces.cli.tables import cells as cells_of
@@ -138,16 +139,34 @@ def test_progress_on_a_terminal_is_one_line_that_disappears(monkeypatch: pytest.
     clock = [0.0]
     monkeypatch.setattr("fleetplane.interfaces.cli.progress.time.monotonic", lambda: clock[0])
     screen = Screen()
-    shown = Progress(Terminal(Screen(), screen), "x" * 500)
+    terminal = Terminal(screen, screen)
+    shown = Progress(terminal, "x" * 500)
 
     clock[0] = 2.0
     shown.tick()
-    shown.clear()
+    terminal.line("result")
 
     text = screen.getvalue()
-    assert text.endswith("\r\x1b[K")
-    assert "\n" not in text
-    assert len(text) < 200
+    assert text.endswith("\r\x1b[Kresult\n")
+    assert text.count("\n") == 1
+    assert len(text) < 250
+
+
+async def test_a_slow_server_is_mentioned_once_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fleetplane.interfaces.cli.patience._PATIENCE_SECONDS", 0.02)
+    monkeypatch.setattr("fleetplane.interfaces.cli.patience._TICK_SECONDS", 0.01)
+    log = io.StringIO()
+
+    class Slow:
+        async def request(self, *_: Any) -> Any:
+            await asyncio.sleep(0.15)
+
+    slow: Any = Slow()
+    transport = Counted(slow)
+    async with patience(Terminal(io.StringIO(), log), transport, "https://far.example.org"):
+        await transport.request("GET", "/", (), (), b"")
+
+    assert log.getvalue() == "waiting for https://far.example.org, 0 requests answered so far\n"
 
 
 def test_a_diff_leaves_out_what_only_the_server_writes() -> None:

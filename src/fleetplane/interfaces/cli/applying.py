@@ -77,7 +77,6 @@ async def apply_all(
                 shown.say(f"applying, {len(done)} of {len(manifests)} done")
                 applied = await task
                 done.append(applied)
-                shown.clear()
                 _tell(session, applied, options, report)
         finally:
             for task in running:

@@ -63,7 +63,7 @@ def debug_option() -> click.Option:
     return click.Option(["--debug"], is_flag=True, help="Show tracebacks.")
 
 
-def connection_options() -> list[click.Parameter]:
+def connection_options() -> list[click.Option]:
     return [
         click.Option(
             ["-n", "--namespace"],
@@ -114,7 +114,9 @@ def client_command(
         def call(**given: Any) -> None:
             from fleetplane.interfaces.cli.connection import run_session
 
-            connection = Connection(**{key: given.pop(key) for key in _CONNECTION_NAMES})
+            before = click.get_current_context().find_root().params
+            both: dict[str, Any] = {key: given.pop(key) or before.get(key) for key in _CONNECTION_NAMES}
+            connection = Connection(**both)
             run_session(connection, lambda session: function(session, **given))
 
         return _command(function, call, connection_options(), examples, name, group)
@@ -140,7 +142,7 @@ def plain_command(
 def _command(
     function: Callable[..., Any],
     call: Callable[..., None],
-    shared: list[click.Parameter],
+    shared: Sequence[click.Parameter],
     examples: Sequence[str],
     name: str,
     group: str,

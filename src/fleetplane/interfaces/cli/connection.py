@@ -24,6 +24,7 @@ from fleetplane.client.protocol import ROOT, Unreachable
 from fleetplane.client.rest import RestClient
 from fleetplane.interfaces.cli.command import Connection
 from fleetplane.interfaces.cli.errors import CommandError, ExitWith
+from fleetplane.interfaces.cli.patience import Counted, patience
 from fleetplane.interfaces.cli.terminal import Terminal
 from fleetplane.model.environment import Environment, SystemEnvironment
 from fleetplane.model.errors import ApiError
@@ -162,8 +163,12 @@ def run_session(connection: Connection, command: Callable[[Session], Coroutine[A
 
 async def _run(connection: Connection, found: Found, command: Callable[[Session], Coroutine[Any, Any, None]]) -> None:
     session = await open_session(connection, found)
+    counted = Counted(session.client.transport)
+    session.client = session.client.over(counted)
+    session.discovery = Discovery(session.client, session.environment)
     try:
-        await command(session)
+        async with patience(session.out, counted, session.access.server):
+            await command(session)
         sys.stdout.flush()
     finally:
         await session.client.close()

@@ -114,7 +114,6 @@ async def _move(
         shown.say(f"waiting for {len(remaining)} pods to stop, first {namespace(pod)}/{name(pod)}")
         await asyncio.sleep(_RETRY_SECONDS / 4)
     remaining.pop(uid(pod), None)
-    shown.clear()
     report.add(PODS, pod, "evicted")
 
 

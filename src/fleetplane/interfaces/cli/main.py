@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 import click
 from click.shell_completion import CompletionItem
 
+from fleetplane.interfaces.cli.command import connection_options
 from fleetplane.interfaces.cli.errors import CommandError, ExitWith, UsageError
 
 __all__ = ["CommandError", "app", "main"]
@@ -40,6 +41,8 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
             "serve", "Run a whole plane in the foreground: API server, controllers, operators and a local node."
         ),
         "server": Entry("serve", "Run the API server with the built-in controllers, without nodes or operators."),
+        "node": Entry("join", "Run this machine as a node of a plane elsewhere, or check what works on it."),
+        "token": Entry("join", "Make a token with which another machine can join."),
         "operators": Entry("operate", "Run operators in the foreground against any Kubernetes."),
         "manifests": Entry("operate", "Print what operators need to run on a Kubernetes."),
         "demo": Entry("serve", "Take a tour on a throw-away plane."),
@@ -125,6 +128,11 @@ def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) 
         ctx.exit()
 
 
+def _hidden(option: click.Option) -> click.Option:
+    option.hidden = True
+    return option
+
+
 app = LazyGroup(
     name="fleetplane",
     help="One control plane for workloads that do not live in one big cluster. It speaks the Kubernetes API.",
@@ -142,6 +150,8 @@ app = LazyGroup(
     ],
     no_args_is_help=True,
 )
+# As with kubectl, what says which server may also stand before the command. Listed with each command, once is enough.
+app.params += [_hidden(option) for option in connection_options()]
 
 
 def main() -> None:
@@ -162,14 +172,7 @@ def run(arguments: list[str]) -> int:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
         return 2
     except click.UsageError as error:
-        called = f"fleetplane {arguments[0]}" if arguments and arguments[0] in COMMANDS else "fleetplane"
-        command = f"{error.ctx.command_path if error.ctx else called} --help"
-        hint = (
-            ""
-            if "fleetplane --help" in error.format_message() or "did you mean" in error.format_message()
-            else f"; see '{command}'"
-        )
-        return _complain(error.format_message().rstrip(".") + hint, 2)
+        return _complain(_usage(error, arguments), 2)
     except click.exceptions.Exit as error:
         return error.exit_code
     except ExitWith as error:
@@ -191,6 +194,15 @@ def run(arguments: list[str]) -> int:
         first = str(error).partition("\n")[0]
         return _complain(f"this is a mistake in fleetplane ({type(error).__name__}: {first}); --debug shows where", 1)
     return 0
+
+
+def _usage(error: click.UsageError, arguments: list[str]) -> str:
+    """What is wrong with the command line, and where to read how it should be."""
+    sentence = error.format_message().rstrip(".")
+    if "--help" in sentence or "did you mean" in sentence:
+        return sentence
+    called = f"fleetplane {arguments[0]}" if arguments and arguments[0] in COMMANDS else "fleetplane"
+    return f"{sentence}; see '{error.ctx.command_path if error.ctx else called} --help'"
 
 
 def wants_debug(arguments: list[str]) -> bool:

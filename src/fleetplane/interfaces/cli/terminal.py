@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
+import time
 from collections.abc import Mapping
 from typing import Final, TextIO
 
 _CODES: Final[Mapping[str, str]] = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_WIPE: Final = "\r\x1b[K"
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Terminal:
-    """``colour`` and ``interactive`` describe stdout; ``err_interactive`` stderr."""
+    """``colour`` and ``interactive`` describe stdout; ``err_interactive`` stderr.
+
+    At most one status line is shown at a time; printing anything wipes it first. ``progressing`` counts who shows one,
+    ``printed_at`` is when something was last printed (monotonic seconds).
+    """
 
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
         self._out = out or sys.stdout
@@ -26,26 +33,42 @@ class Terminal:
         self.interactive = self._out.isatty()
         self.err_interactive = self._err.isatty()
         self.colour = self.interactive and wants_colour(os.environ)
+        self.progressing = 0
+        self.printed_at = time.monotonic()
+        self._has_status = False
 
     def line(self, text: str = "") -> None:
-        self._out.write(text + "\n")
+        self.write(text + "\n")
 
     def write(self, text: str) -> None:
+        self.wipe_status()
+        self.printed_at = time.monotonic()
         self._out.write(text)
 
     def flush(self) -> None:
+        self.wipe_status()
         self._out.flush()
 
     def warn(self, text: str) -> None:
         """A line on stderr."""
-        self._out.flush()
+        self.flush()
         self._err.write(printable(text) + "\n")
         self._err.flush()
 
-    def status(self, text: str) -> None:
-        """Raw text on stderr, at once: the line that progress rewrites."""
-        self._err.write(text)
+    def show_status(self, text: str) -> None:
+        """Rewrite the status line of a terminal. It is cut to one line: a wrapped one could not be wiped."""
+        width = shutil.get_terminal_size().columns
+        fitted = text if len(text) < width else text[: max(width - 2, 1)] + "…"
+        self._out.flush()
+        self._err.write(_WIPE + fitted)
         self._err.flush()
+        self._has_status = True
+
+    def wipe_status(self) -> None:
+        if self._has_status:
+            self._has_status = False
+            self._err.write(_WIPE)
+            self._err.flush()
 
     def style(self, text: str, *names: str) -> str:
         """The text in these styles, where there is colour."""

@@ -57,6 +57,8 @@ async def wait_for(
     timeout: float | None,
     aim: str,
     reached: Callable[[Waited, Object | None], None] | None = None,
+    *,
+    explain: bool = False,
 ) -> None:
     """Wait until every object reaches the goal. Raises CommandError when the time is over or one has failed.
 
@@ -64,6 +66,7 @@ async def wait_for(
         timeout: Seconds for all of them together; None waits for ever.
         aim: What is waited for, as an infinitive or adjective: ``to be ready``.
         reached: Told of each object as it gets there.
+        explain: Point to ``why`` when the time is over.
     """
     missing = {one.reference: "" for one in waited}
     async with progress(session.out, "waiting") as shown:
@@ -74,7 +77,6 @@ async def wait_for(
             del missing[one.reference]
             _show(shown, missing, len(waited), aim)
             if reached is not None:
-                shown.clear()
                 reached(one, last)
 
         try:
@@ -82,7 +84,7 @@ async def wait_for(
                 for one in dict.fromkeys(waited):
                     group.create_task(one_of_them(one))
         except TimeoutError:
-            raise CommandError(_too_late(missing, timeout, aim)) from None
+            raise CommandError(_too_late(missing, timeout, aim, explain)) from None
 
 
 async def _until(session: Session, one: Waited, goal: Goal, note: Callable[[str], None]) -> Object | None:
@@ -123,7 +125,8 @@ def _show(shown: Progress, missing: dict[str, str], total: int, aim: str) -> Non
     shown.say(f"waiting for {first} {aim}{many}" + (f": {why}" if why else ""))
 
 
-def _too_late(missing: dict[str, str], timeout: float | None, aim: str) -> str:
+def _too_late(missing: dict[str, str], timeout: float | None, aim: str, explain: bool) -> str:
     shown = [f"{who} ({why})" if why else who for who, why in list(missing.items())[:3]]
     more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-    return f"{timeout:g} seconds were not enough for {', '.join(shown)}{more} {aim}; wait longer with --timeout"
+    hint = f"'fleetplane why {next(iter(missing), '')}' may tell the cause" if explain else "wait longer with --timeout"
+    return f"{timeout:g} seconds were not enough for {', '.join(shown)}{more} {aim}; {hint}"

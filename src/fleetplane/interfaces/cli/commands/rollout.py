@@ -73,7 +73,13 @@ async def status(
 
     goal, _ = parse_goal("ready")
     await wait_for(
-        session, [Waited.of(resource, obj) for resource, obj in found], goal, limit, "to be rolled out", tell
+        session,
+        [Waited.of(resource, obj) for resource, obj in found],
+        goal,
+        limit,
+        "to be rolled out",
+        tell,
+        explain=True,
     )
     report.finish(single=len(found) == 1)
 

@@ -97,7 +97,7 @@ async def wait(
         }
         report.add(one.resource, obj or gone, _done(goal))
 
-    await wait_for(session, waited, reached, limit, aim, tell)
+    await wait_for(session, waited, reached, limit, aim, tell, explain=goal == "ready")
     report.finish(single=len(waited) == 1)
 
 
@@ -105,7 +105,7 @@ async def until_ready(session: Session, waited: Sequence[Waited], timeout: float
     from fleetplane.interfaces.cli.waiting import wait_for
 
     goal, aim = parse_goal("ready")
-    await wait_for(session, waited, goal, timeout, aim)
+    await wait_for(session, waited, goal, timeout, aim, explain=True)
 
 
 async def _waited(
