@@ -45,6 +45,12 @@ from fleetplane.workloads.scheduler.plugins import Plugins
 Object = dict[str, Any]
 
 
+STORAGE_CLASS = {
+    "metadata": {"name": "local"},
+    "provisioner": "fleetplane.io/host-path",
+    "volumeBindingMode": "WaitForFirstConsumer",
+    "reclaimPolicy": "Delete",
+}
 WIDGETS = ResourceType("example.com", "v1", "Widget", "widgets")
 SERVED = (
     NAMESPACES,
@@ -328,6 +334,7 @@ def play(story: Callable[[Stage], Awaitable[None]], *, seed: int = 0, faults: fl
     async def performance() -> None:
         stage = Stage(seed, faults)
         await stage.create(NAMESPACES, {"metadata": {"name": "default"}, "status": {"phase": "Active"}})
+        await stage.create(STORAGE_CLASSES, STORAGE_CLASS)
         for number in range(nodes):
             await stage.node(f"node-{number}")
         await stage.start()

@@ -89,6 +89,19 @@ _SHARED: Final = (
 """Resources that some controller caches anyway: the garbage collector sees them through the same informers."""
 
 
+class _Parts:
+    """What the controllers share: one actor, one informer per resource, and the caches that hang on them."""
+
+    def __init__(self, manager: Manager) -> None:
+        self.manager = manager
+        self.informer = manager.informer
+        self.actor = Actor(manager.client, manager.environment, manager.events)
+        # First of all handlers: whoever is woken by a change of a pod or node must find it in these.
+        self.pods = PodCache(manager.informer(PODS))
+        self.nodes = NodeCache(manager.informer(NODES))
+        self.node_pods = NodePods(self.pods)
+
+
 def controllers(
     manager: Manager,
     *,
@@ -102,72 +115,109 @@ def controllers(
     CertificateSigningRequests; without them requests wait. ``scheduler_plugins`` are those of installed packages
     unless given.
     """
-    actor = Actor(manager.client, manager.environment, manager.events)
-    pods = PodCache(manager.informer(PODS))
-    replica_sets = manager.informer(REPLICA_SETS)
-    deployments = manager.informer(DEPLOYMENTS)
-    namespaces = manager.informer(NAMESPACES)
-    accounts = manager.informer(SERVICE_ACCOUNTS, fields=ACCOUNT_FIELDS)
-    jobs = manager.informer(JOBS)
-    stateful_sets, daemon_sets = manager.informer(STATEFUL_SETS), manager.informer(DAEMON_SETS)
-    claims = manager.informer(PERSISTENT_VOLUME_CLAIMS)
-    history = manager.informer(CONTROLLER_REVISIONS)
-    volumes, classes = manager.informer(PERSISTENT_VOLUMES), manager.informer(STORAGE_CLASSES)
-    nodes = NodeCache(manager.informer(NODES))
-    services = manager.informer(SERVICES)
-    slices, endpoints = manager.informer(ENDPOINT_SLICES), manager.informer(ENDPOINTS)
-    leases = manager.informer(LEASES, namespace=LEASE_NAMESPACE)
-    node_pods = NodePods(pods)
-    shared = [manager.informer(one) for one in _SHARED]
-    definitions = manager.informer(CUSTOM_RESOURCE_DEFINITIONS)
-    quotas = Quotas(actor, manager.informer(RESOURCE_QUOTAS), pods, services, claims)
+    parts = _Parts(manager)
+    plugins = Plugins.installed() if scheduler_plugins is None else scheduler_plugins
+    made = [
+        *_of_namespaces(parts, root_certificate),
+        *_of_garbage_and_quotas(parts),
+        *_of_workloads(parts),
+        *_of_nodes(parts),
+        *_of_storage(parts),
+        *_of_scheduling(parts, plugins),
+        TokenCleaner(
+            parts.actor, manager.informer(SECRETS, namespace=TOKEN_NAMESPACE, fields=TOKEN_FIELDS)
+        ).controller(),
+    ]
+    if certificates is not None:
+        requests = manager.informer(CERTIFICATE_SIGNING_REQUESTS)
+        made.append(Certificates(parts.actor, requests, *certificates).controller())
+    return made
+
+
+def _of_namespaces(parts: _Parts, root_certificate: str) -> list[Controller]:
+    actor, informer = parts.actor, parts.informer
+    namespaces = informer(NAMESPACES)
+    made = [
+        Namespaces(actor, namespaces).controller(),
+        Accounts(actor, namespaces, informer(SERVICE_ACCOUNTS, fields=ACCOUNT_FIELDS)).controller(),
+    ]
+    if root_certificate:
+        published = informer(CONFIG_MAPS, fields=ROOT_CA_FIELDS)
+        made.append(RootCertificates(actor, namespaces, published, root_certificate).controller())
+    return made
+
+
+def _of_garbage_and_quotas(parts: _Parts) -> list[Controller]:
+    """The collector sees every object there is, so it also tells quotas when something comes or goes."""
+    actor, informer, manager = parts.actor, parts.informer, parts.manager
+    quotas = Quotas(
+        actor, informer(RESOURCE_QUOTAS), parts.pods, informer(SERVICES), informer(PERSISTENT_VOLUME_CLAIMS)
+    )
 
     def wake_quotas(cluster: str, namespace: str) -> None:
         for request in quotas.in_namespace(cluster, namespace):
             manager.runner(QUOTAS_NAME).enqueue(request)
 
-    replication_controllers = manager.informer(REPLICATION_CONTROLLERS)
-    sized = [deployments, replica_sets, stateful_sets, replication_controllers]
-    budgets = Budgets(actor, manager.informer(POD_DISRUPTION_BUDGETS), pods, sized)
-    scheduler = Scheduler(
-        actor,
-        pods,
-        manager.informer(NODES),
-        namespaces,
-        plugins=Plugins.installed() if scheduler_plugins is None else scheduler_plugins,
-        budgets=budgets.count_protected,
-        volumes=Volumes(actor, claims, volumes, classes),
-    )
-    made = [
-        Namespaces(actor, namespaces).controller(),
-        Accounts(actor, namespaces, accounts).controller(),
-        GarbageCollection(manager, actor, shared, definitions, wake_quotas).controller(),
-        quotas.controller(),
-        Replicas(REPLICA_SET, actor, replica_sets, pods).controller("replicaset"),
-        Replicas(REPLICATION_CONTROLLER, actor, replication_controllers, pods).controller("replicationcontroller"),
-        Deployments(actor, deployments, replica_sets, pods).controller(),
-        StatefulSets(actor, stateful_sets, pods, claims, history).controller(),
-        DaemonSets(actor, daemon_sets, pods, nodes, history).controller(),
+    shared = [informer(one) for one in _SHARED]
+    collection = GarbageCollection(manager, actor, shared, informer(CUSTOM_RESOURCE_DEFINITIONS), wake_quotas)
+    return [collection.controller(), quotas.controller()]
+
+
+def _of_workloads(parts: _Parts) -> list[Controller]:
+    actor, informer, pods, nodes = parts.actor, parts.informer, parts.pods, parts.nodes
+    sets, older, jobs = informer(REPLICA_SETS), informer(REPLICATION_CONTROLLERS), informer(JOBS)
+    history, claims = informer(CONTROLLER_REVISIONS), informer(PERSISTENT_VOLUME_CLAIMS)
+    slices, endpoints = informer(ENDPOINT_SLICES), informer(ENDPOINTS)
+    return [
+        Replicas(REPLICA_SET, actor, sets, pods).controller("replicaset"),
+        Replicas(REPLICATION_CONTROLLER, actor, older, pods).controller("replicationcontroller"),
+        Deployments(actor, informer(DEPLOYMENTS), sets, pods).controller(),
+        StatefulSets(actor, informer(STATEFUL_SETS), pods, claims, history).controller(),
+        DaemonSets(actor, informer(DAEMON_SETS), pods, nodes, history).controller(),
         Jobs(actor, jobs, pods).controller(),
-        OrphanPods(actor, jobs, manager.informer(PODS)).controller(),
-        ServiceEndpoints(actor, services, pods, nodes, slices, endpoints).controller(),
-        NodeLifecycle(actor, nodes, leases, node_pods).controller(),
-        TaintEviction(actor, manager.informer(NODES), node_pods, pods).controller(),
-        CronJobs(actor, manager.informer(CRON_JOBS), jobs).controller(),
-        budgets.controller(),
-        ClaimBinder(actor, claims, volumes, classes, nodes).controller(),
+        OrphanPods(actor, jobs, informer(PODS)).controller(),
+        CronJobs(actor, informer(CRON_JOBS), jobs).controller(),
+        Autoscalers(actor, informer(HORIZONTAL_POD_AUTOSCALERS), pods).controller(),
+        ServiceEndpoints(actor, informer(SERVICES), pods, nodes, slices, endpoints).controller(),
+    ]
+
+
+def _of_nodes(parts: _Parts) -> list[Controller]:
+    actor, informer, pods, nodes = parts.actor, parts.informer, parts.pods, parts.nodes
+    leases = informer(LEASES, namespace=LEASE_NAMESPACE)
+    return [
+        NodeLifecycle(actor, nodes, leases, parts.node_pods).controller(),
+        TaintEviction(actor, informer(NODES), parts.node_pods, pods).controller(),
+        PodCollection(actor, pods, parts.node_pods, nodes).controller(),
+    ]
+
+
+def _of_storage(parts: _Parts) -> list[Controller]:
+    actor, informer, pods = parts.actor, parts.informer, parts.pods
+    claims, volumes = informer(PERSISTENT_VOLUME_CLAIMS), informer(PERSISTENT_VOLUMES)
+    return [
+        ClaimBinder(actor, claims, volumes, informer(STORAGE_CLASSES), parts.nodes).controller(),
         VolumeKeeper(actor, volumes, claims).controller(),
         ClaimProtection(actor, claims, pods).controller(),
         EphemeralVolumes(actor, pods).controller(),
-        Autoscalers(actor, manager.informer(HORIZONTAL_POD_AUTOSCALERS), pods).controller(),
-        PodCollection(actor, pods, node_pods, nodes).controller(),
-        TokenCleaner(actor, manager.informer(SECRETS, namespace=TOKEN_NAMESPACE, fields=TOKEN_FIELDS)).controller(),
-        scheduler.controller(),
     ]
-    if certificates is not None:
-        requests = manager.informer(CERTIFICATE_SIGNING_REQUESTS)
-        made.append(Certificates(actor, requests, *certificates).controller())
-    if root_certificate:
-        published = manager.informer(CONFIG_MAPS, fields=ROOT_CA_FIELDS)
-        made.append(RootCertificates(actor, namespaces, published, root_certificate).controller())
-    return made
+
+
+def _of_scheduling(parts: _Parts, plugins: Plugins) -> list[Controller]:
+    """The scheduler asks the disruption budgets before it evicts, so both are made here."""
+    actor, informer = parts.actor, parts.informer
+    sized = [informer(one) for one in (DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, REPLICATION_CONTROLLERS)]
+    budgets = Budgets(actor, informer(POD_DISRUPTION_BUDGETS), parts.pods, sized)
+    volumes = Volumes(
+        actor, informer(PERSISTENT_VOLUME_CLAIMS), informer(PERSISTENT_VOLUMES), informer(STORAGE_CLASSES)
+    )
+    scheduler = Scheduler(
+        actor,
+        parts.pods,
+        informer(NODES),
+        informer(NAMESPACES),
+        plugins=plugins,
+        budgets=budgets.count_protected,
+        volumes=volumes,
+    )
+    return [budgets.controller(), scheduler.controller()]

@@ -9,6 +9,12 @@ from tests.workloads.stage import Object, Stage, play
 
 from fleetplane.model.builtin.types import CONTROLLER_REVISIONS, PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS
 
+CLAIM = {
+    "accessModes": ["ReadWriteOnce"],
+    "storageClassName": "local",
+    "resources": {"requests": {"storage": "1Gi"}},
+}
+
 
 def db(replicas: int = 3, **spec: Any) -> Object:
     return {
@@ -20,7 +26,7 @@ def db(replicas: int = 3, **spec: Any) -> Object:
             "serviceName": "db",
             "selector": {"matchLabels": {"app": "db"}},
             "template": template("db:1", app="db"),
-            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}],
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": CLAIM}],
             **spec,
         },
     }

@@ -36,13 +36,8 @@ def on_node(node: str) -> Object:
     return {"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}}}
 
 
-def storage_class(provisioner: str = "fleetplane.io/host-path", mode: str = "WaitForFirstConsumer") -> Object:
-    return {
-        "metadata": {"name": "local"},
-        "provisioner": provisioner,
-        "volumeBindingMode": mode,
-        "reclaimPolicy": "Delete",
-    }
+async def use_provisioner(stage: Stage, provisioner: str) -> None:
+    await stage.client.patch(STORAGE_CLASSES, "local", {"provisioner": provisioner})
 
 
 def user(name: str = "user", claim_name: str = "data") -> Object:
@@ -82,6 +77,7 @@ def test_the_smallest_free_volume_is_taken_and_a_reserved_one_before_it():
 
 def test_a_claim_without_delay_is_bound_at_once():
     async def story(stage: Stage) -> None:
+        await stage.client.delete(STORAGE_CLASSES, "local")
         await stage.create(PERSISTENT_VOLUMES, volume("v"))
         await stage.create(PERSISTENT_VOLUME_CLAIMS, claim())
         await stage.until(lambda: phase(stage, PERSISTENT_VOLUME_CLAIMS, "data") == "Bound", seconds=10)
@@ -95,7 +91,6 @@ def test_a_claim_without_delay_is_bound_at_once():
 
 def test_a_delayed_claim_gets_a_directory_on_the_node_of_its_pod_and_gives_it_back():
     async def story(stage: Stage) -> None:
-        await stage.create(STORAGE_CLASSES, storage_class())
         await stage.create(PERSISTENT_VOLUME_CLAIMS, claim())
         await stage.quiet()
         assert phase(stage, PERSISTENT_VOLUME_CLAIMS, "data") == "Pending"
@@ -115,7 +110,7 @@ def test_a_delayed_claim_gets_a_directory_on_the_node_of_its_pod_and_gives_it_ba
 
 def test_a_pod_goes_where_its_volume_is():
     async def story(stage: Stage) -> None:
-        await stage.create(STORAGE_CLASSES, storage_class("kubernetes.io/no-provisioner"))
+        await use_provisioner(stage, "kubernetes.io/no-provisioner")
         await stage.create(PERSISTENT_VOLUMES, volume("v", **on_node("node-2")))
         await stage.create(PERSISTENT_VOLUME_CLAIMS, claim())
         await stage.create(PODS, user())
@@ -154,7 +149,6 @@ def test_a_claim_in_use_is_not_let_go():
 
 def test_an_ephemeral_volume_has_a_claim_that_goes_with_the_pod():
     async def story(stage: Stage) -> None:
-        await stage.create(STORAGE_CLASSES, storage_class())
         pod = user()
         template = {"spec": claim()["spec"]}
         pod["spec"]["volumes"] = [{"name": "scratch", "ephemeral": {"volumeClaimTemplate": template}}]
