@@ -25,10 +25,10 @@ async def token(session: Session, ttl: str, output: str) -> None:
     import json
     from datetime import timedelta
 
-    from fleetplane.interfaces.cli.durations import parse_duration
+    from fleetplane.interfaces.cli.durations import seconds
     from fleetplane.interfaces.cli.joining import create_token
 
-    made = await create_token(session.client, timedelta(seconds=parse_duration(ttl)), session.environment)
+    made = await create_token(session.client, timedelta(seconds=seconds(ttl, "--ttl") or 86400), session.environment)
     server = session.access.server
     if output == "json":
         click.echo(json.dumps({"token": made, "server": server}))
