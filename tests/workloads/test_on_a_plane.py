@@ -12,21 +12,28 @@ import pytest
 from fleetplane.client.protocol import Client
 from fleetplane.model.builtin.types import (
     CONFIG_MAPS,
+    CUSTOM_RESOURCE_DEFINITIONS,
     DAEMON_SETS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     JOBS,
     NAMESPACES,
     NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    POD_DISRUPTION_BUDGETS,
     PODS,
+    PRIORITY_CLASSES,
     REPLICA_SETS,
     RESOURCE_QUOTAS,
     SERVICE_ACCOUNTS,
     SERVICES,
     STATEFUL_SETS,
+    STORAGE_CLASSES,
 )
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import is_condition_true
+from fleetplane.model.resources import ResourceType
 from fleetplane.plane import Plane
 from fleetplane.settings import Settings
 
@@ -184,3 +191,143 @@ async def test_deleting_a_deployment_treats_its_children_as_asked(client: Client
         return not sets and not pods
 
     await until(settled)
+
+
+WIDGETS = ResourceType("example.com", "v1", "Widget", "widgets")
+
+
+async def _define_widgets(client: Client) -> None:
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    definition = {
+        "metadata": {"name": "widgets.example.com"},
+        "spec": {
+            "group": "example.com",
+            "scope": "Namespaced",
+            "names": {"kind": "Widget", "plural": "widgets", "singular": "widget", "listKind": "WidgetList"},
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
+        },
+    }
+    await client.create(CUSTOM_RESOURCE_DEFINITIONS, definition)
+
+    async def established() -> bool:
+        found = await client.get(CUSTOM_RESOURCE_DEFINITIONS, "widgets.example.com")
+        return is_condition_true(found, "Established")
+
+    await until(established)
+
+
+async def test_custom_resources_own_and_are_owned(client: Client) -> None:
+    await _define_widgets(client)
+    typed = {"apiVersion": "example.com/v1", "kind": "Widget"}
+    parent = await client.create(WIDGETS, {**typed, "metadata": {"name": "parent", "namespace": "default"}}, "default")
+    reference = {**typed, "name": "parent", "uid": parent["metadata"]["uid"]}
+    child = {"metadata": {"name": "child", "namespace": "default", "ownerReferences": [reference]}}
+    await client.create(CONFIG_MAPS, child, "default")
+    grandparent = {"apiVersion": "v1", "kind": "ConfigMap", "name": "child", "uid": ""}
+    grandparent["uid"] = (await client.get(CONFIG_MAPS, "child", "default"))["metadata"]["uid"]
+    meta = {"name": "grandchild", "namespace": "default", "ownerReferences": [grandparent]}
+    await client.create(WIDGETS, {**typed, "metadata": meta}, "default")
+    await asyncio.sleep(1)
+    assert await _exists(client, WIDGETS, "grandchild", "default")
+    await client.delete(WIDGETS, "parent", "default")
+
+    async def gone() -> bool:
+        return not await _exists(client, CONFIG_MAPS, "child", "default") and not await _exists(
+            client, WIDGETS, "grandchild", "default"
+        )
+
+    await until(gone)
+
+
+async def test_an_important_pod_takes_the_place_of_a_lesser_one(client: Client) -> None:
+    await client.create(PRIORITY_CLASSES, {"metadata": {"name": "high"}, "value": 1000})
+
+    def pod(name: str, **spec: Any) -> Object:
+        resources = {"requests": {"cpu": "20"}}
+        containers = [{"name": "c", "image": "i", "resources": resources}]
+        return {"metadata": {"name": name, "namespace": "default"}, "spec": {"containers": containers, **spec}}
+
+    for number in range(3):
+        await client.create(PODS, pod(f"low-{number}"))
+
+    async def running(name: str) -> bool:
+        return is_condition_true(await client.get(PODS, name, "default"), "Ready")
+
+    for number in range(3):
+        await until(lambda number=number: running(f"low-{number}"))
+    await client.create(PODS, pod("late"))
+
+    async def refused() -> bool:
+        found = next(iter((await client.get(PODS, "late", "default"))["status"].get("conditions") or ()), {})
+        return found.get("reason") == "Unschedulable" and "3 Insufficient cpu" in found["message"]
+
+    await until(refused)
+    await client.create(PODS, pod("important", priorityClassName="high"))
+    await until(lambda: running("important"))
+    left = [one["metadata"]["name"] for one in (await client.list(PODS, "default")).items]
+    assert sum(name.startswith("low-") for name in left) == 2
+
+
+async def test_claims_are_bound_on_the_way_to_a_node(client: Client) -> None:
+    storage = {
+        "metadata": {"name": "local"},
+        "provisioner": "fleetplane.io/host-path",
+        "volumeBindingMode": "WaitForFirstConsumer",
+        "parameters": {"path": "/nowhere"},
+    }
+    await client.create(STORAGE_CLASSES, storage)
+    claim = {
+        "metadata": {"name": "data"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "local",
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }
+    await client.create(STATEFUL_SETS, workload("db", replicas=2, serviceName="db", volumeClaimTemplates=[claim]))
+    await until(lambda: _is_ready(client, "db", 2))
+    claims = (await client.list(PERSISTENT_VOLUME_CLAIMS, "default")).items
+    assert {one["metadata"]["name"]: one["status"]["phase"] for one in claims} == {
+        "data-db-0": "Bound",
+        "data-db-1": "Bound",
+    }
+    await client.delete(STATEFUL_SETS, "db", "default")
+    await client.delete_collection(PERSISTENT_VOLUME_CLAIMS, "default")
+
+    async def gone() -> bool:
+        return not (await client.list(PERSISTENT_VOLUMES)).items
+
+    await until(gone)
+
+
+async def _is_ready(client: Client, app: str, total: int) -> bool:
+    return await ready(client, app) == total
+
+
+async def test_a_budget_guards_evictions(client: Client) -> None:
+    await client.create(DEPLOYMENTS, workload("web", replicas=3))
+    budget = {
+        "metadata": {"name": "b", "namespace": "default"},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "web"}}},
+    }
+    await client.create(POD_DISRUPTION_BUDGETS, budget)
+    await until(lambda: _complete(client, 3))
+
+    async def allows_one() -> bool:
+        return (await client.get(POD_DISRUPTION_BUDGETS, "b", "default")).get("status", {}).get(
+            "disruptionsAllowed"
+        ) == 1
+
+    await until(allows_one)
+    names = [one["metadata"]["name"] for one in (await client.list(PODS, "default", labels="app=web")).items]
+
+    async def evict(name: str) -> None:
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": "default"}}
+        await client.create(PODS, eviction, "default", subresource="eviction", name=name)
+
+    await evict(names[0])
+    with pytest.raises(ApiError) as refused:
+        await evict(names[1])
+    assert refused.value.code == 429
+    await until(lambda: _complete(client, 3))
+    await until(allows_one)
