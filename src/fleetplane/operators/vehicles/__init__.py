@@ -1,7 +1,8 @@
 """Vehicles: orchestration of applications of differing criticality in a car, after PICCOLO (``crd.piccolo.org``).
 
 Reading order: ``kinds`` (what users write), ``limits`` (what each class of applications may do), ``plan`` (from names to a
-pod), ``reconcile`` and ``admission``; then ``redundancy`` with ``deployment`` (several pods by a policy).
+pod), ``reconcile`` and ``admission``; then ``redundancy`` with ``deployment`` (several pods by a policy)
+and ``voting``; ``rules``, ``signals`` and ``lifecycle`` (what signals start, stop and change).
 
 Python orchestrates, and is not a safety mechanism: it enforces configuration and reports (see ``docs/vehicles.md``).
 """
@@ -14,19 +15,32 @@ from typing import Final
 from fleetplane.controller import Controller, Manager, Operator
 from fleetplane.operators.vehicles.admission import PLUGINS
 from fleetplane.operators.vehicles.deployment import VehDeployments
-from fleetplane.operators.vehicles.kinds import AppType, DevRes, VehContainerConfig, VehDeployment, VehPod
+from fleetplane.operators.vehicles.kinds import (
+    AppType,
+    DevRes,
+    LifecycleManagingRule,
+    VehContainerConfig,
+    VehDeployment,
+    VehPod,
+    VehSignalSource,
+)
+from fleetplane.operators.vehicles.lifecycle import Lifecycle
 from fleetplane.operators.vehicles.reconcile import Platform, VehPods
 
 
 def controllers(manager: Manager) -> Iterable[Controller]:
     platform = Platform(manager)
-    return [VehPods(manager, platform).controller(), VehDeployments(manager, platform).controller()]
+    return [
+        VehPods(manager, platform).controller(),
+        VehDeployments(manager, platform).controller(),
+        *Lifecycle(manager).controllers(),
+    ]
 
 
 OPERATOR: Final = Operator(
     name="vehicles",
     controllers=controllers,
-    kinds=(DevRes, VehContainerConfig, AppType, VehPod, VehDeployment),
+    kinds=(DevRes, VehContainerConfig, AppType, VehPod, VehDeployment, LifecycleManagingRule, VehSignalSource),
     admission=PLUGINS,
     rules=(
         {
@@ -34,6 +48,9 @@ OPERATOR: Final = Operator(
             "resources": ["namespaces", "limitranges", "resourcequotas"],
             "verbs": ["get", "list", "watch", "create", "patch"],
         },
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
+        {"apiGroups": ["crd.piccolo.org"], "resources": ["vehpods", "vehdeployments"], "verbs": ["delete"]},
         {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
         {
             "apiGroups": ["scheduling.k8s.io"],

@@ -214,3 +214,102 @@ class VehDeployment(Kind, group=GROUP, version=VERSION, categories=_CATEGORIES):
 
     spec: VehDeploymentSpec
     status: WorkloadStatus = field(default_factory=lambda: WorkloadStatus.view({}))
+
+
+# -- rules and signals
+
+
+class ConditionSpec(View):
+    """One comparison: signal, comparison, value."""
+
+    condition_name: str = field(default="", doc="What combinations call it.")
+    condition_topic: str = field(doc="The signal: a VSS path such as Vehicle.Speed, or any topic.")
+    condition_value: Any = field(default=None, doc="What the signal is compared with.")
+    condition_comparison: str = field(
+        doc="GreaterThan, GreaterThanOrEqualTo, Equal, SmallerThanOrEqualTo or SmallerThan: signal OP value."
+    )
+    hysteresis: float = field(default=0.0, doc="How far back the signal must go before it stops holding.", minimum=0)
+    debounce_seconds: float = field(default=0.0, doc="How long a change must last to count.", minimum=0)
+    hold_seconds: float = field(default=0.0, doc="How long it holds at least, once it does.", minimum=0)
+    staleness_seconds: float = field(
+        default=0.0, doc="A signal not heard of for so long does not hold; 0: for ever.", minimum=0
+    )
+
+
+class ConditionUnit(View):
+    conditions_pre_operator: str = field(default="", doc="Not or None.")
+    conditions_value: str = field(doc="The name of a condition.")
+    conditions_post_operator: str = field(default="", doc="And or Or; empty on the last unit.")
+
+
+class Conditions(View):
+    condition_units: list[ConditionUnit] = field(min_items=1, max_items=64)
+
+
+class LifecycleManagingRuleSpec(View):
+    name: str = ""
+    action: str = field(doc="start, stop, update, delete or rollback.", column="Action")
+    target: list[Any] = field(doc="VehPods and VehDeployments: Kind/name, or {kind, name}.", min_items=1, max_items=64)
+    life_time: str = field(default="OneTime", doc="OneTime fires once; sticky whenever the conditions begin to hold.")
+    priority: int = field(default=3, doc="1 is the highest, 5 the lowest.", minimum=1, maximum=5)
+    condition: ConditionSpec | None = None
+    condition_definitions: list[ConditionSpec] = field(
+        default_factory=list, doc="More conditions for combinations.", max_items=64
+    )
+    conditions: Conditions | None = None
+    update: dict[str, Any] | None = field(default=None, doc="For update: a merge patch of the targets' spec.")
+
+
+class RuleStatus(View):
+    phase: str = field(default="", column=Column("Phase"))
+    fired: int = field(default=0, column=Column("Fired"))
+    last_fired: str = ""
+    last_outcome: str = ""
+    observed_generation: int = 0
+    conditions: list[StatusCondition] = field(default_factory=list, list_map_keys=["type"])
+
+
+class LifecycleManagingRule(Kind, group=GROUP, version=VERSION, categories=_CATEGORIES):
+    """When these signals say so, do this to those applications."""
+
+    spec: LifecycleManagingRuleSpec
+    status: RuleStatus = field(default_factory=lambda: RuleStatus.view({}))
+
+
+class RecordedDrive(View):
+    config_map: str = field(doc="A ConfigMap of the namespace.")
+    key: str = field(default="drive.jsonl", doc='Its key: lines of {"t": seconds, "topic": …, "value": …}.')
+    speed: float = field(default=1.0, doc="How many times faster than it was recorded.", minimum=0.001)
+    loop: bool = False
+
+
+class MqttBroker(View):
+    host: str
+    port: int = field(default=1883, minimum=1, maximum=65535)
+    topics: list[str] = field(default_factory=list, doc="Topic filters; everything if empty.", max_items=64)
+    username: str = ""
+    password_secret: str = field(default="", doc="A Secret of the namespace with the key password.")
+
+
+class VehSignalSourceSpec(View):
+    recorded_drive: RecordedDrive | None = None
+    mqtt: MqttBroker | None = None
+
+
+class SourceStatus(View):
+    phase: str = field(default="", column=Column("Phase"))
+    message: str = ""
+    samples: int = 0
+    observed_generation: int = 0
+
+
+class VehSignalSource(
+    Kind,
+    group=GROUP,
+    version=VERSION,
+    categories=_CATEGORIES,
+):
+    """Where vehicle signals come from."""
+
+    spec: VehSignalSourceSpec
+    status: SourceStatus = field(default_factory=lambda: SourceStatus.view({}))
