@@ -188,3 +188,15 @@ async def test_a_limit_that_is_changed_holds_for_the_next_request(api: TestServe
     code, _ = await api.call("POST", PODS, pod("b"))
     assert code == 201
     assert await used(api, {"count/pods": "2", "pods": "2"}) == {"count/pods": "2", "pods": "2"}
+
+
+async def test_nobody_else_writes_what_is_used(api: TestServer) -> None:
+    await limit(api, {"count/configmaps": "1"})
+    await api.call("POST", CONFIG_MAPS, {"metadata": {"name": "a"}})
+
+    forged = {"status": {"used": {"count/configmaps": "0"}}}
+    code, answer = await api.call("PATCH", f"{QUOTAS}/q/status", forged, headers=MERGE)
+
+    assert (code, answer["status"]["used"]) == (200, {"count/configmaps": "1"})
+    refused, _ = await api.call("POST", CONFIG_MAPS, {"metadata": {"name": "b"}})
+    assert refused == 403

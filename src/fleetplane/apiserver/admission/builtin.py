@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from fleetplane.apiserver.admission.default_classes import claim_resizing, default_ingress_class, default_storage_class
 from fleetplane.apiserver.admission.limits import limit_plugins
@@ -15,7 +14,7 @@ from fleetplane.apiserver.admission.policies.checking import expression_checks
 from fleetplane.apiserver.admission.priorities import priority_plugins
 from fleetplane.apiserver.admission.protection import protect_storage, taint_new_nodes
 from fleetplane.apiserver.admission.quotas.ledger import QuotaLedger
-from fleetplane.apiserver.admission.quotas.plugin import quota_plugin
+from fleetplane.apiserver.admission.quotas.plugin import quota_plugins
 from fleetplane.apiserver.admission.runtime_classes import runtime_class_plugins
 from fleetplane.apiserver.admission.service_accounts import AccountView, service_account_plugins
 from fleetplane.apiserver.admission.tolerations import default_tolerations
@@ -26,9 +25,6 @@ from fleetplane.model.admission import AdmissionPlugin
 from fleetplane.model.builtin.types import SERVICE_ACCOUNTS
 from fleetplane.model.environment import Environment
 from fleetplane.store.protocol import Store
-
-OFF: Final = frozenset({"StorageObjectInUseProtection", "TaintNodesByCondition"})
-"""What would wait for a controller that does not run here: marks nobody takes away again."""
 
 
 @dataclass(slots=True)
@@ -67,7 +63,7 @@ def builtin_admission(
     clusters: Clusters,
     own: OwnWrites,
     *,
-    off: Collection[str] = OFF,
+    off: Collection[str] = (),
 ) -> BuiltinAdmission:
     """The plug-ins, save those named in ``off``."""
 
@@ -90,7 +86,7 @@ def builtin_admission(
         "StorageObjectInUseProtection": [protect_storage()],
         "RuntimeClass": runtime_class_plugins(made.runtime_classes, cluster_id),
         "": expression_checks(),
-        "ResourceQuota": [quota_plugin(made.ledger, cluster_id, environment)],
+        "ResourceQuota": quota_plugins(made.ledger, cluster_id, environment),
     }
     made.plugins = [one for name, several in plugins.items() if name not in off for one in several]
     return made

@@ -6,7 +6,7 @@ from typing import Final
 
 from fleetplane.apiserver.kinds.access import entries, section
 from fleetplane.model.admission import AdmissionPlugin, AdmissionRequest, AdmissionRule, mutating
-from fleetplane.model.objects import Object, finalizers
+from fleetplane.model.objects import Object, finalizers, is_condition_true
 
 CLAIM_FINALIZER: Final = "kubernetes.io/pvc-protection"
 VOLUME_FINALIZER: Final = "kubernetes.io/pv-protection"
@@ -29,10 +29,15 @@ def protect_storage() -> AdmissionPlugin:
 
 
 def taint_new_nodes() -> AdmissionPlugin:
-    """TaintNodesByCondition: no pod is bound to a node before its conditions have been looked at."""
+    """TaintNodesByCondition: no pod is bound to a new node before it is known to be ready.
+
+    A node that says so itself, as it is created, needs no taint that somebody has to take away again.
+    """
 
     def fill(request: AdmissionRequest) -> Object:
         node = request.new or {}
+        if is_condition_true(node, "Ready"):
+            return node
         spec = section(node, "spec")
         taints = entries(spec, "taints")
         if any(one.get("key") == NOT_READY["key"] and one.get("effect") == NOT_READY["effect"] for one in taints):

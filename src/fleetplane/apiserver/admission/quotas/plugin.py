@@ -8,14 +8,23 @@ from fleetplane.apiserver.admission.quotas.checking import DoesNotFit
 from fleetplane.apiserver.admission.quotas.ledger import QuotaLedger, wanted_by
 from fleetplane.apiserver.admission.refusals import refuse
 from fleetplane.apiserver.admission.views import ClusterId
-from fleetplane.model.admission import ALLOWED, AdmissionPlugin, AdmissionRequest, AdmissionRule, Decision, Reader
+from fleetplane.model.admission import (
+    ALLOWED,
+    AdmissionPlugin,
+    AdmissionRequest,
+    AdmissionRule,
+    Decision,
+    Reader,
+    mutating,
+)
 from fleetplane.model.environment import Environment
+from fleetplane.model.objects import Object
 
 ORDER: Final = 1_000_000
 _NOT_COUNTED: Final = frozenset({"events", "events.events.k8s.io", "namespaces"})
 
 
-def quota_plugin(ledger: QuotaLedger, cluster_id: ClusterId, environment: Environment) -> AdmissionPlugin:
+def quota_plugins(ledger: QuotaLedger, cluster_id: ClusterId, environment: Environment) -> list[AdmissionPlugin]:
     async def claim(request: AdmissionRequest, _reader: Reader) -> Decision:
         resource, new = request.resource, request.new
         if not request.namespace or not resource.namespaced or new is None or resource.qualified in _NOT_COUNTED:
@@ -35,4 +44,21 @@ def quota_plugin(ledger: QuotaLedger, cluster_id: ClusterId, environment: Enviro
         AdmissionRule(["services", "persistentvolumeclaims"], ["UPDATE"]),
         AdmissionRule(["pods"], ["UPDATE"], ["resize"]),
     ]
-    return AdmissionPlugin("resourcequota.fleetplane.io", "validate", rules, claim, ORDER)
+    return [
+        AdmissionPlugin("resourcequota.fleetplane.io", "validate", rules, claim, ORDER),
+        mutating(
+            "usage.resourcequota.fleetplane.io",
+            [AdmissionRule(["resourcequotas"], ["UPDATE"], ["status"])],
+            _keep_usage,
+        ),
+    ]
+
+
+def _keep_usage(request: AdmissionRequest) -> Object:
+    """Usage is the ledger's: who counts from a cache would forget what was claimed a moment ago."""
+    new = request.new or {}
+    status, before = new.get("status"), (request.old or {}).get("status") or {}
+    if not isinstance(status, dict) or status.get("used") == before.get("used"):
+        return new
+    kept = {key: value for key, value in status.items() if key != "used"}
+    return {**new, "status": kept | ({"used": before["used"]} if "used" in before else {})}
