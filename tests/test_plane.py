@@ -111,3 +111,16 @@ async def test_an_unknown_operator_is_refused_with_what_there_is(tmp_path: Path)
     with pytest.raises(PlaneError, match="no operator 'nobody'"):
         async with Plane(Settings(data_dir=tmp_path / "data", port=0, operators="nobody")):
             pass
+
+
+async def test_what_nodes_and_pods_use_is_told(plane: Plane) -> None:
+    client = plane.client()
+    pod = {"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    await client.create(PODS, pod, "default")
+
+    async def measured() -> bytes:
+        found = await client.raw("GET", "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods")
+        return found if b'"containers"' in found else b""
+
+    assert b'"name":"c"' in await eventually(measured)
+    assert b'"sim-0"' in await client.raw("GET", "/apis/metrics.k8s.io/v1beta1/nodes")

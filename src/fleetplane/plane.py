@@ -39,6 +39,7 @@ from fleetplane.node.agent import NodeAgent, NodeSettings
 from fleetplane.node.fleet import SimulatedFleet
 from fleetplane.node.local import choose_runtime, remove_local_node, run_local_node
 from fleetplane.node.runtime import RuntimeFailure
+from fleetplane.node.stats import NodeUse
 from fleetplane.operating import chosen_operators, install_kinds, prepare_operators
 from fleetplane.settings import Settings
 from fleetplane.store.protocol import Store, StoreError, StoreLocked
@@ -149,6 +150,7 @@ class Plane:
         self._stack = AsyncExitStack()
         self._server: ApiServer | None = None
         self._streams: dict[str, PodStreams] = {}
+        self._measured: list[NodeAgent | SimulatedFleet] = []
         self._streams_by_prefix: tuple[str, PodStreams | None] = ("", None)
 
     @property
@@ -199,6 +201,7 @@ class Plane:
             plugins=[plugin for operator in operators for plugin in operator.admission],
             audit=self._start_audit(tasks),
             streams_of=self._streams_of,
+            usage_of=self._usage_of,
         )
         await self._stack.enter_async_context(self._server.running())
         frontend = Frontend(self._server.handle)
@@ -250,6 +253,7 @@ class Plane:
             fleet = SimulatedFleet(self.client(FLEET_USER), settings.nodes, self.environment)
             tasks.start(fleet.run())
             self._streams_by_prefix = ("sim-", LocalStreams(fleet.streams))
+            self._measured.append(fleet)
             if settings.nodes <= _WAIT_FOR_NODES:
                 await fleet.ready.wait()
 
@@ -283,6 +287,14 @@ class Plane:
         tasks.start(run())
         agent = await ready
         self._streams[name] = LocalStreams(agent.streams)
+        self._measured.append(agent)
+
+    async def _usage_of(self, node: str) -> NodeUse | None:
+        for one in self._measured:
+            usage = await one.node_usage(node)
+            if usage is not None:
+                return usage
+        return None
 
     def _streams_of(self, node: str) -> PodStreams | None:
         prefix, fleet = self._streams_by_prefix

@@ -44,6 +44,7 @@ from fleetplane.apiserver.storage import ObjectStorage
 from fleetplane.apiserver.streaming.handlers import stream_handlers
 from fleetplane.apiserver.streaming.protocol import PodStreams, StreamsOf
 from fleetplane.apiserver.subresources import Handler
+from fleetplane.apiserver.usage import UsageOf, served_metrics
 from fleetplane.model.admission import AdmissionPlugin, AdmissionRequest
 from fleetplane.model.environment import Environment, timestamp
 from fleetplane.model.objects import Object
@@ -73,10 +74,14 @@ def assemble(
     subresources: Mapping[tuple[str, str], Handler] | None = None,
     audit: Audit | None = None,
     streams_of: StreamsOf = _no_streams,
+    usage_of: UsageOf | None = None,
 ) -> ApiServer:
     """A server that is ready to run. Raises ValueError for settings that cannot be used."""
-    registry = Registry([served_logical_clusters(), served_commits()])
     clusters = Clusters()
+    extra = [served_logical_clusters(), served_commits()]
+    if usage_of is not None:
+        extra += served_metrics(ObjectStorage(store), lambda: registry, clusters, usage_of)
+    registry = Registry(extra)
     reader = StoreReader(ObjectStorage(store), registry)
     security = compose_security(pki, environment, reader, clusters)
     namespaces = NamespaceView()
@@ -153,7 +158,9 @@ def assemble(
         subresources={
             **security.handlers(restrict_token),
             ("commits", ""): commit,
-            (LOGICAL_CLUSTERS.plural, "credentials"): credentials_handler(LOGICAL_CLUSTERS, pki, reader, environment),
+            (LOGICAL_CLUSTERS.plural, "credentials"): credentials_handler(
+                LOGICAL_CLUSTERS, pki, reader, environment, logical.opened
+            ),
             **stream_handlers(ObjectStorage(store), streams_of),
             **(subresources or {}),
         },

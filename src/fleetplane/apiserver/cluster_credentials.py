@@ -1,14 +1,16 @@
 """``logicalclusters/credentials``: a client certificate for a logical cluster, for whoever may have one.
 
 Who may create the subresource in root becomes, for as long as the certificate lives, an administrator of that one
-cluster: nothing has to exist inside it, so the answer does not wait for anything. The requester keeps its private key; we
-see a signing request, take only its key, and fill in the cluster ourselves. A name used again brings no old certificate
+cluster: no role or binding has to exist inside it. The requester keeps its private key; we
+see a signing request, take only its key, and fill in the cluster ourselves. The answer comes when the cluster is open, so
+whoever holds it need not wait for anything else. A name used again brings no old certificate
 back to life, because the certificate carries the cluster's uid.
 """
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Final
 
@@ -34,10 +36,17 @@ ADMINISTRATOR: Final = "kubernetes-admin"
 MIN_SECONDS: Final = 600
 
 
-def credentials_handler(resource: ResourceType, pki: Pki, reader: ObjectReader, environment: Environment) -> Handler:
+def credentials_handler(
+    resource: ResourceType,
+    pki: Pki,
+    reader: ObjectReader,
+    environment: Environment,
+    opened: Callable[[Object], Awaitable[None]],
+) -> Handler:
     """Answers POST with ``spec.request`` (base64 of a PEM PKCS#10 request) and optional ``spec.expirationSeconds``.
 
-    ``status`` has ``certificate`` and ``authority`` (base64 of PEM) and ``expirationTimestamp``. Errors: 404, 405, 422.
+    ``opened`` returns when a cluster can be used.
+    ``status`` has ``certificate`` and ``authority`` (base64 of PEM) and ``expirationTimestamp``. Errors: 404, 405, 422, 503.
     """
 
     async def answer(call: Call) -> Response:
@@ -55,6 +64,7 @@ def credentials_handler(resource: ResourceType, pki: Pki, reader: ObjectReader, 
         except BadRequest as error:
             cause = errors.FieldError.invalid("spec.request", "<bytes>", str(error))
             raise errors.invalid(KIND, name, [cause], group=resource.group) from None
+        await opened(found)
         subject = Subject(ADMINISTRATOR, (MASTERS_GROUP,), cluster=uid(found))
         certificate = issue(pki.authority, subject, asked.key, environment, lifetime=timedelta(seconds=seconds))
         pem = certificate.public_bytes(serialization.Encoding.PEM)

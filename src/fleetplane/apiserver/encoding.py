@@ -32,7 +32,9 @@ def encode(obj: Mapping[str, Any]) -> bytes:
     for key, value in obj.items():
         if key not in ordered:
             ordered[key] = value
-    return orjson.dumps(ordered)
+    return bytes(
+        memoryview(orjson.dumps(ordered))
+    )  # a copy: orjson's own buffer is many times larger, and this is kept
 
 
 def splice(value: bytes, revision: int) -> bytes:

@@ -50,6 +50,7 @@ DATA_PLANE_LABEL = "fleetplane.io/data-plane"
 """On the namespace ``kube-system`` of a cluster whose pods run on the host's nodes."""
 _USER = UserInfo("system:apiserver", groups=(MASTERS_GROUP,))
 _AGAIN_SECONDS = 0.5
+_OPENING_SECONDS = 10.0
 _SCHEMA: Object = {
     "type": "object",
     "description": "A Kubernetes API of its own, kept in this plane and reached under /clusters/<name>.",
@@ -151,12 +152,26 @@ class LogicalClusters:
         self._forget = forget
         self._pending: dict[str, Object] = {}
         self._changed = asyncio.Event()
+        self._opened: dict[str, asyncio.Event] = {}
+
+    async def opened(self, obj: Object) -> None:
+        """Return when the default namespaces of a cluster exist. Raises ApiError 503 when that takes too long."""
+        if (obj.get("status") or {}).get("phase") == "Ready":
+            return
+        uid = obj["metadata"]["uid"]
+        try:
+            async with asyncio.timeout(_OPENING_SECONDS):
+                await self._opened.setdefault(uid, asyncio.Event()).wait()
+        except TimeoutError:
+            name = obj["metadata"]["name"]
+            raise errors.unavailable(f"logical cluster {name} is not open yet; try again") from None
 
     def apply(self, cluster: str, obj: Object, deleted: bool) -> None:
         if cluster != ROOT_CLUSTER:
             return
         uid, name = obj["metadata"]["uid"], obj["metadata"]["name"]
         if deleted:
+            self._opened.pop(uid, None)
             self._clusters.remove(uid)
             self._registry.drop_cluster(uid)
             self._forget(uid)
@@ -168,6 +183,8 @@ class LogicalClusters:
         if is_deleting(obj) or (obj.get("status") or {}).get("phase") != "Ready":
             self._pending[uid] = obj
             self._changed.set()
+        elif (waiting := self._opened.pop(uid, None)) is not None:
+            waiting.set()
 
     async def run(self, writes: Writes) -> None:
         """Until cancelled."""
@@ -196,6 +213,7 @@ class LogicalClusters:
             return
         made = [self._create_namespace(writes, obj, uid, namespace) for namespace in DEFAULT_NAMESPACES]
         await asyncio.gather(*made)
+        self._opened.setdefault(uid, asyncio.Event()).set()
         await self._change(writes, obj, "status", _ready)
 
     async def _create_namespace(self, writes: Writes, obj: Object, uid: str, name: str) -> None:
@@ -215,8 +233,10 @@ class LogicalClusters:
                 raise
 
     async def _change(self, writes: Writes, obj: Object, subresource: str, change: Callable[[Object], Object]) -> None:
-        served = served_logical_clusters()
         resource = LOGICAL_CLUSTERS
+        served = self._registry.find(ROOT_CLUSTER, resource.group, resource.version, resource.plural)
+        if served is None:
+            raise errors.internal("logical clusters are not served")
         target = Target(
             ROOT_CLUSTER,
             "",

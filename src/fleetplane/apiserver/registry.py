@@ -7,7 +7,7 @@ Built-in resources are the same for all clusters and are made once; custom ones 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -82,6 +82,8 @@ class Served:
     definition: str = ""
     scale: Scale | None = None
     converter: Converter | None = None
+    handler: Callable[[Any], Awaitable[Any]] | None = None
+    """Answers every call on the resource itself, for resources that are not kept."""
     deprecated: str = ""
     terminating: bool = False
     _rules: RuleSet | None = None

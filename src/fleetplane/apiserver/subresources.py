@@ -61,6 +61,8 @@ class Subresources:
     def find(self, call: Call) -> Handler | None:
         """The handler of a call, None for a plain verb."""
         target = call.target
+        if call.served.handler is not None:
+            return call.served.handler
         if target.subresource == "scale" and call.served.scale is not None:
             return self._scale
         return self._handlers.get((target.resource, target.subresource))
