@@ -1,7 +1,7 @@
 """Mode ``logical``: a virtual cluster that is a logical cluster of the host, for the price of its rows.
 
-Order of things: the LogicalCluster is made, the host opens it and makes its default namespaces, and only then the
-credentials are written, so that whoever sees the Secret can use it at once. Everything is found again by the uid of the
+Order of things: the LogicalCluster is made, the host opens it and makes its default namespaces, and only then it answers
+with credentials, which are written last, so that whoever sees the Secret can use it at once. Everything is found again by the uid of the
 Vk8s it belongs to; a name somebody else has taken gets a suffix that will be the same after any crash.
 
 Deleting goes the other way: the pods on the host first, then the credentials, then the cluster with all it holds.
@@ -94,8 +94,8 @@ class LogicalMode:
         if cluster is None:
             cluster = await self._open(context, vcluster)
         name = metadata(cluster)["name"]
-        if (cluster.get("status") or {}).get("phase") != "Ready" or is_deleting(cluster):
-            return None  # the watch wakes us
+        if is_deleting(cluster):
+            return None  # the watch wakes us when it has gone
         endpoint = self.endpoint()
         if not endpoint:
             await self._waiting(context, name, "the address of the host's API is not published yet")

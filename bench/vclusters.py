@@ -1,0 +1,152 @@
+"""Logical virtual clusters, measured from outside: how fast one is there, and what it costs.
+
+    python bench/vclusters.py [--existing 0,1000,10000] [--samples 30]
+
+A plane of its own process is started, with the virtual-clusters operator and no nodes. For each number of clusters that
+exist already, new ones are made one after another. A sample is the time from sending the create to the answer of the
+first GET over a new TLS connection with what the Secret ``<name>-kubeconfig`` holds, which is waited for by a watch.
+Bytes are what the process (resident) and the database grew by, for each cluster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import os
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from fleetplane.client.http import connect_to
+from fleetplane.client.kubeconfig import find_access
+from fleetplane.client.protocol import Client
+from fleetplane.model.builtin.types import NAMESPACES, SECRETS
+from fleetplane.operators.vclusters.kinds import Vk8s
+
+FILL_AT_ONCE = 16
+
+
+def resident(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def on_disk(directory: Path) -> int:
+    return sum(one.stat().st_size for one in directory.glob("fleetplane.db*"))
+
+
+async def create(client: Client, name: str) -> None:
+    await client.create(Vk8s, {"metadata": {"name": name}, "spec": {"mode": "logical"}}, "default")
+
+
+async def first_get(client: Client, name: str, directory: Path) -> float:
+    """Seconds from create to the first authenticated answer."""
+    file = directory / f"{name}.kubeconfig"
+    seen: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    version = (await client.list(SECRETS, "default", fields=f"metadata.name={name}-kubeconfig")).resource_version
+
+    async def watch() -> None:
+        fields = f"metadata.name={name}-kubeconfig"
+        async for event in client.watch(SECRETS, "default", fields=fields, resource_version=version):
+            if event.type == "ADDED":
+                seen.set_result(base64.b64decode(event.object["data"]["value"]))
+                return
+
+    watching = asyncio.ensure_future(watch())
+    await asyncio.sleep(0.05)
+    started = time.perf_counter()
+    await create(client, name)
+    file.write_bytes(await asyncio.wait_for(seen, 60))
+    tenant = await connect_to(find_access(file))
+    await tenant.get(NAMESPACES, "default")
+    took = time.perf_counter() - started
+    await tenant.close()
+    watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching
+    return took
+
+
+async def running(client: Client, wanted: int) -> None:
+    """Wait until so many clusters run."""
+    count = 0
+    while count < wanted:
+        listed = await client.list(SECRETS, "default", labels="vk8s.sktelecom.com/credentials=true", limit=1)
+        count = len(listed.items) + (listed.remaining or 0)
+        if count < wanted:
+            await asyncio.sleep(0.5)
+
+
+async def fill(client: Client, first: int, count: int) -> float:
+    started = time.perf_counter()
+    limit = asyncio.Semaphore(FILL_AT_ONCE)
+
+    async def one(number: int) -> None:
+        async with limit:
+            await create(client, f"existing-{number}")
+
+    await asyncio.gather(*(one(number) for number in range(first, first + count)))
+    return started
+
+
+async def measure(existing: list[int], samples: int, directory: Path, pid: int) -> None:
+    client = await connect_to(find_access(directory / "admin.kubeconfig"))
+    made = 0
+    sampled = 0
+    await first_get(client, "warm-up", directory)
+    base, disk = resident(pid), on_disk(directory)
+    print(
+        f"{'existing':>9} {'p50 ms':>8} {'p90 ms':>8} {'max ms':>8} {'clusters/s':>11} {'KiB mem':>8} {'KiB disk':>9}"
+    )
+    for wanted in existing:
+        rate = ""
+        if wanted > made:
+            started = await fill(client, made, wanted - made)
+            await running(client, wanted + sampled + 1)
+            rate = f"{(wanted - made) / (time.perf_counter() - started):.0f}"
+            made = wanted
+        await asyncio.sleep(3)
+        took = []
+        for number in range(samples):
+            took.append(await first_get(client, f"sample-{wanted}-{number}", directory) * 1000)
+            await asyncio.sleep(0.05)
+        sampled += samples
+        total = made + sampled
+        memory, stored = (resident(pid) - base) / total / 1024, (on_disk(directory) - disk) / total / 1024
+        p90 = statistics.quantiles(took, n=10)[-1] if len(took) > 1 else took[0]
+        print(
+            f"{wanted:>9} {statistics.median(took):>8.1f} {p90:>8.1f} {max(took):>8.1f} {rate:>11}"
+            f" {memory:>8.1f} {stored:>9.1f}",
+            flush=True,
+        )
+    await client.close()
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--existing", default="0,1000")
+    parser.add_argument("--samples", type=int, default=30)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        command = [
+            *("-m", "fleetplane.interfaces.cli", "up", "--data-dir", name, "--port", "0"),
+            *("--runtime", "none", "--nodes", "0", "--operators", "vclusters"),
+        ]
+        plane = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
+        try:
+            assert plane.stdout is not None
+            line = await asyncio.wait_for(plane.stdout.readline(), 60)
+            assert line.startswith(b"ready"), line
+            await measure([int(one) for one in options.existing.split(",")], options.samples, directory, plane.pid)
+        finally:
+            plane.terminate()
+            await plane.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
