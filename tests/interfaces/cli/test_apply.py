@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +138,27 @@ def test_waiting_for_what_was_applied(cli: Any, namespace: str, deployment: Call
     assert applied.code == 0, applied.err
     status = cli("get", "deploy/web", "-n", namespace, "-o", "json").json["status"]
     assert status["availableReplicas"] == 2
+
+
+def test_from_an_address(cli: Any, namespace: str, config_map: Callable[..., str]) -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/one.yaml" else 404)
+            self.end_headers()
+            self.wfile.write(config_map("one").encode())
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Quiet."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        found = cli("apply", "-n", namespace, "-f", f"{address}/one.yaml")
+        missing = cli("apply", "-n", namespace, "-f", f"{address}/two.yaml")
+        server.shutdown()
+
+    assert found.out == "configmap/one created\n"
+    assert missing.err == f"fleetplane: cannot read {address}/two.yaml: the server answered 404 Not Found\n"
 
 
 def test_one_refused_object_does_not_stop_the_others(cli: Any, namespace: str, config_map: Callable[..., str]) -> None:

@@ -126,6 +126,25 @@ def test_a_bad_format_is_a_usage_error_and_asks_no_server(cli: Any, monkeypatch:
     assert found.err.count("\n") == 1
 
 
+def test_what_the_server_answers_to_a_path(cli: Any) -> None:
+    assert cli("get", "--raw", "/api/v1/nodes?limit=1").json["kind"] == "NodeList"
+    assert cli("get", "--raw", "nodes").code == 2
+
+
+def test_over_all_logical_clusters_each_row_says_which(cli: Any) -> None:
+    made = {"apiVersion": "fleetplane.io/v1alpha1", "kind": "LogicalCluster", "metadata": {"name": "car-1"}}
+    assert cli("apply", "-f", "-", "--wait", stdin=json.dumps(made)).code == 0
+
+    inside = cli("get", "namespaces", "--cluster", "car-1")
+    everywhere = cli("get", "namespaces", "--cluster", "*")
+    unknown = cli("get", "namespaces", "--cluster", "car-2")
+
+    assert "CLUSTER" not in inside.out
+    assert ["car-1", "default", "Active"] in [line.split()[:3] for line in everywhere.lines]
+    assert ["root", "default", "Active"] in [line.split()[:3] for line in everywhere.lines]
+    assert unknown.code == 1
+
+
 def test_watching_shows_what_is_there_and_then_each_change(
     cli: Any, namespace: str, config_map: Callable[..., str], plane: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,8 +36,8 @@ def test_every_example_can_be_parsed(name: str) -> None:
     made = command(name)
     for part in made.commands.values() if isinstance(made, click.Group) else [made]:
         for example in getattr(part, "examples", ()):
-            ours = next(one for one in example.split(" | ") if one.startswith("fleetplane "))
-            words = shlex.split(ours.partition(" > ")[0])
+            ours = next(one for one in example.split(" | ") if "fleetplane " in one)
+            words = shlex.split(ours[ours.index("fleetplane ") :].partition(" > ")[0])
             path = [name] if part is made else [name, part.name]
             assert words[: len(path) + 1] == ["fleetplane", *path], example
             part.make_context(part.name, words[len(path) + 1 :], resilient_parsing=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 
@@ -25,6 +26,15 @@ def deployed(cli: Any, namespace: str, name: str, **container: Any) -> Any:
     assert cli("apply", "-n", namespace, "-f", "-", stdin=json.dumps(made)).code == 0
 
 
+def until(cli: Any, *words: str) -> None:
+    """``wait``, also for pods that nobody has made yet."""
+    for _ in range(100):
+        if cli("wait", *words, "--timeout", "15s").code == 0:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"never happened: {' '.join(words)}")
+
+
 def deepest(finding: Any) -> Any:
     while finding.get("causes"):
         finding = finding["causes"][0]
@@ -39,7 +49,7 @@ def test_a_ready_object_is_said_to_be_ready(cli: Any) -> None:
 
 def test_pods_that_fit_nowhere(cli: Any, namespace: str) -> None:
     deployed(cli, namespace, "big", resources={"requests": {"cpu": "1000"}})
-    cli("wait", "pods", "-l", "app=big", "-n", namespace, "--for", "condition=PodScheduled=False", "--timeout", "10s")
+    until(cli, "pods", "-l", "app=big", "-n", namespace, "--for", "condition=PodScheduled=False")
 
     found = cli("why", "deploy/big", "-n", namespace, "-o", "json").json
 
@@ -55,8 +65,7 @@ def test_pods_that_fit_nowhere(cli: Any, namespace: str) -> None:
 def test_a_container_that_keeps_failing_and_its_last_words(cli: Any, namespace: str) -> None:
     deployed(cli, namespace, "crash", command=["sh", "-c", "echo no database; exit 7"])
     path = "jsonpath={.status.containerStatuses[0].lastState.terminated.exitCode}=7"
-    while cli("wait", "pods", "-l", "app=crash", "-n", namespace, "--for", path, "--timeout", "15s").code:
-        pass
+    until(cli, "pods", "-l", "app=crash", "-n", namespace, "--for", path)
 
     shown = cli("why", "crash", "-n", namespace)
 

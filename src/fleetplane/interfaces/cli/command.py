@@ -83,7 +83,9 @@ def connection_options() -> list[click.Option]:
             shell_complete=completion.contexts,
             help="Context of the kubeconfig.",
         ),
-        click.Option(["--cluster"], envvar="FLEETPLANE_CLUSTER", help="Logical cluster of a Fleetplane server."),
+        click.Option(
+            ["--cluster"], envvar="FLEETPLANE_CLUSTER", help="Logical cluster of a Fleetplane server; '*' lists all."
+        ),
         debug_option(),
     ]
 

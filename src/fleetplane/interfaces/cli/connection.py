@@ -133,7 +133,7 @@ async def _client(access: Access, environment: Environment, cluster: str | None)
     if cluster not in {None, ROOT}:
         client = await connect_to(access, environment)
         try:
-            return client.in_cluster(cluster)
+            return client.in_cluster(None if cluster == "*" else cluster)
         except ValueError as error:
             await client.close()
             raise CommandError(f"{error}; leave out --cluster") from None

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from fleetplane.client.protocol import Pairs, Transport
+from fleetplane.client.protocol import Pairs, Transport, cluster_of
 from fleetplane.client.rest import RestClient
 from fleetplane.interfaces.cli.output import cell_text, columns
 from fleetplane.interfaces.cli.terminal import Terminal
@@ -67,6 +67,7 @@ class Layout:
     """What of a table is shown beside the server's own columns. ``kind`` goes before each name: ``pod/web``."""
 
     wide: bool = False
+    clusters: bool = False
     namespaces: bool = False
     kind: str = ""
     labels: Sequence[str] = ()
@@ -163,7 +164,7 @@ def parsed(answer: Object) -> Table:
 
 def heading(table: Table, layout: Layout) -> list[str]:
     shown = [column.name.upper() for column in table.columns if layout.wide or not column.wide]
-    titles = [*(["NAMESPACE"] if layout.namespaces else []), *shown]
+    titles = [*(["CLUSTER"] if layout.clusters else []), *(["NAMESPACE"] if layout.namespaces else []), *shown]
     titles += [label.rpartition("/")[2].upper() for label in layout.labels]
     return [*titles, *(["LABELS"] if layout.show_labels else [])]
 
@@ -179,6 +180,8 @@ def cells(table: Table, row: Row, layout: Layout) -> list[str]:
         shown[0] = f"{layout.kind}/{shown[0]}"
     if layout.namespaces:
         shown.insert(0, str(metadata(row.object).get("namespace") or ""))
+    if layout.clusters:
+        shown.insert(0, cluster_of(row.object))
     has = labels_of(row.object)
     shown += [has.get(label, "") for label in layout.labels]
     if layout.show_labels:

@@ -45,12 +45,17 @@ def view(kubeconfig: Path | None, raw: bool, output: str) -> None:
 
 @plain_command(group="config", examples=("fleetplane config current-context",))
 @_kubeconfig_option()
-def current_context(kubeconfig: Path | None) -> None:
+@click.option("-o", "--output", default="", metavar="FORMAT", help="How to print: json or yaml.")
+def current_context(kubeconfig: Path | None, output: str) -> None:
     """Print which context is meant when none is named."""
     current = _merged(kubeconfig)["current-context"]
     if not current:
         raise CommandError("no context is chosen; choose one with 'fleetplane config use-context NAME'")
-    click.echo(current)
+    form = parse_format(output)
+    if form.is_text:
+        click.echo(current)
+    else:
+        print_document(Terminal(), form, {"currentContext": current})
 
 
 @plain_command(group="config", examples=("fleetplane config get-contexts", "fleetplane config get-contexts -o name"))

@@ -25,6 +25,7 @@ from fleetplane.interfaces.cli.resources import parse_targets, scope
         "fleetplane get deploy,po -l app=web -o wide",
         "fleetplane get pod web -o yaml",
         "fleetplane get pods -A -w",
+        "fleetplane get pods -A --cluster '*'",
         "fleetplane get nodes --sort-by .metadata.creationTimestamp",
         "fleetplane get pods -o jsonpath='{.items[*].metadata.name}'",
         "fleetplane get pods -o custom-columns=NAME:.metadata.name,NODE:.spec.nodeName",
@@ -42,6 +43,7 @@ from fleetplane.interfaces.cli.resources import parse_targets, scope
 @click.option("-L", "--label-columns", multiple=True, metavar="LABEL", help="Also show these labels as columns.")
 @click.option("--show-labels", is_flag=True, help="Also show all labels.")
 @click.option("--no-headers", is_flag=True, help="Leave out the heading.")
+@click.option("--raw", default="", metavar="PATH", help="Print what the server answers to GET of this path.")
 @click.option("--ignore-not-found", is_flag=True, help="An object that is not there is no error.")
 async def get(
     session: Session,
@@ -58,6 +60,7 @@ async def get(
     label_columns: tuple[str, ...],
     show_labels: bool,
     no_headers: bool,
+    raw: str,
     ignore_not_found: bool,
 ) -> None:
     """Show one or many objects.
@@ -67,6 +70,9 @@ async def get(
     from fleetplane.interfaces.cli.listing import Asked, Layout, print_whole, sort_key, watch_tables, watch_whole
     from fleetplane.interfaces.cli.listing import print_tables as tables
 
+    if raw:
+        await _raw(session, raw)
+        return
     chosen = parse_format(output)
     if filenames:
         from fleetplane.interfaces.cli.manifests import targets_of_files
@@ -85,6 +91,7 @@ async def get(
     labels = [label for given in label_columns for label in given.split(",") if label]
     layout = Layout(
         wide=chosen.kind == "wide",
+        clusters=session.client.cluster is None,
         namespaces=all_namespaces,
         labels=labels,
         show_labels=show_labels,
@@ -99,3 +106,17 @@ async def get(
         await tables(session, asked, layout)
     else:
         await print_whole(session, asked, chosen)
+
+
+async def _raw(session: Session, path: str) -> None:
+    import sys
+    from urllib.parse import parse_qsl, urlsplit
+
+    parts = urlsplit(path)
+    if not parts.path.startswith("/"):
+        raise UsageError("--raw takes a path of the server, such as /healthz or /api/v1/nodes?limit=1")
+    session.out.flush()
+    async with session.client.raw_stream("GET", parts.path, query=parse_qsl(parts.query)) as chunks:
+        async for chunk in chunks:
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()

@@ -15,7 +15,7 @@ import click
 from fleetplane.interfaces.cli.command import client_command, files_options, output_option, targets_argument
 from fleetplane.interfaces.cli.connection import Session
 from fleetplane.interfaces.cli.errors import CommandError, ExitWith, UsageError
-from fleetplane.interfaces.cli.output import parse_format, print_document
+from fleetplane.interfaces.cli.output import Format, parse_format, print_document
 from fleetplane.interfaces.cli.resources import Target, one_target, reference
 from fleetplane.interfaces.cli.revisions import RESTARTABLE, Revision, chosen, go_back, revisions
 from fleetplane.model.objects import Object, metadata, name, namespace
@@ -67,6 +67,7 @@ async def history(session: Session, what: tuple[str, ...], output: str) -> None:
 @click.option("--revision", type=click.IntRange(min=1), default=None, help="Compare this revision with what is there.")
 @click.option("--to", type=click.IntRange(min=1), default=None, help="Compare with this revision instead.")
 @click.option("--force-conflicts", is_flag=True, help="As if fields of others were taken over.")
+@output_option(formats="text, json or yaml")
 async def diff(
     session: Session,
     what: tuple[str, ...],
@@ -75,17 +76,19 @@ async def diff(
     revision: int | None,
     to: int | None,
     force_conflicts: bool,
+    output: str,
 ) -> None:
     """Show what would change, or what has changed since a revision.
 
     Ends with exit code 0 when there is no difference, 1 when there is one and 2 when that could not be found out.
     """
-    from fleetplane.interfaces.cli.differences import print_diff, unified
+    from fleetplane.interfaces.cli.differences import unified
 
+    form = parse_format(output)
     if filenames:
         if what or revision:
             raise UsageError("give either files or an object with --revision, not both")
-        await _diff_files(session, filenames, recursive, force_conflicts)
+        await _diff_files(session, filenames, recursive, force_conflicts, form)
         return
     if revision is None:
         raise UsageError("say what to compare with: -f FILE, or --revision NUMBER ('fleetplane history' lists them)")
@@ -95,13 +98,27 @@ async def diff(
     after = chosen(found, to, obj).template if to is not None else (obj.get("spec") or {}).get("template") or {}
     who = reference(target.resource, target.name)
     lines = unified(_bare(before), _bare(after), who)
-    if not lines:
+    if lines:
+        named = f"revision {to}" if to is not None else "now"
+        lines[:2] = [f"--- {who} revision {revision}", f"+++ {who} {named}"]
+    if _show(session, form, {who: lines}):
+        raise ExitWith(1)
+
+
+def _show(session: Session, form: Format, found: Mapping[str, list[str]]) -> bool:
+    """Print the differences, and say whether there are any."""
+    from fleetplane.interfaces.cli.differences import print_diff
+
+    if not form.is_text:
+        shown = [{"object": who, "differs": bool(lines), "diff": lines} for who, lines in found.items()]
+        print_document(session.out, form, shown)
+    for lines in found.values():
+        if form.is_text:
+            print_diff(session.out, lines)
+    differs = any(found.values())
+    if form.is_text and not differs and not session.failures:
         session.out.warn("There is no difference.")
-        return
-    named = f"revision {to}" if to is not None else "now"
-    lines[:2] = [f"--- {who} revision {revision}", f"+++ {who} {named}"]
-    print_diff(session.out, lines)
-    raise ExitWith(1)
+    return differs
 
 
 @client_command(
@@ -157,11 +174,10 @@ def _bare(template: Revision | Object) -> Object:
     return {"metadata": meta, **{key: value for key, value in found.items() if key != "metadata"}}
 
 
-async def _diff_files(session: Session, filenames: tuple[str, ...], recursive: bool, force: bool) -> None:
+async def _diff_files(session: Session, filenames: tuple[str, ...], recursive: bool, force: bool, form: Format) -> None:
     from fleetplane.interfaces.cli.applying import Options, apply_all
-    from fleetplane.interfaces.cli.differences import print_diff, unified
+    from fleetplane.interfaces.cli.differences import unified
     from fleetplane.interfaces.cli.manifests import read_all
-    from fleetplane.interfaces.cli.output import Format
     from fleetplane.interfaces.cli.progress import progress
     from fleetplane.interfaces.cli.reporting import Report
 
@@ -169,19 +185,15 @@ async def _diff_files(session: Session, filenames: tuple[str, ...], recursive: b
     silent = Report(session, Format("json"))
     async with progress(session.out, "comparing") as shown:
         applied = await apply_all(session, manifests, Options(force=force, dry_run="server"), silent, shown)
-    differs = False
+    found = {}
     for one in applied:
         after = one.after or one.manifest.object
-        if one.error:
-            continue
-        where = f"{namespace(after)}/{name(after)}".lstrip("/")
-        lines = unified(one.before, after, f"{one.manifest.kind} {where}")
-        differs = differs or bool(lines)
-        print_diff(session.out, lines)
-    if session.failures:
-        raise ExitWith(2)
-    if differs:
-        raise ExitWith(1)
+        if not one.error:
+            who = f"{one.manifest.kind} {namespace(after)}/{name(after)}".replace(" /", " ")
+            found[who] = unified(one.before, after, who)
+    differs = _show(session, form, found)
+    if session.failures or differs:
+        raise ExitWith(2 if session.failures else 1)
 
 
 # --- Who changed what ---------------------------------------------------------------------------------------------

@@ -161,7 +161,8 @@ def _gone(obj: Object | None) -> Verdict:
     if not metadata.get("deletionTimestamp"):
         return Verdict(False, "nobody has deleted it yet")
     held = metadata.get("finalizers") or []
-    return Verdict(False, f"held by the finalizers {', '.join(held)}" if held else "it is being stopped")
+    doing = "it is being stopped" if obj.get("kind") == "Pod" else "it is being deleted"
+    return Verdict(False, f"held by the finalizers {', '.join(held)}" if held else doing)
 
 
 def _there(obj: Object | None) -> Verdict:
