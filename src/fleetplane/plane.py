@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from multidict import CIMultiDict
+
 from fleetplane.apiserver.assembly import ServerSettings, assemble
 from fleetplane.apiserver.audit import Audit
 from fleetplane.apiserver.audit_log import AuditLog
@@ -70,8 +72,8 @@ class InProcessTransport:
         response = await self._server.handle(self._request(method, path, query, headers, body))
         if response.stream is not None:
             chunks = [chunk async for chunk in response.stream]
-            return response.status, response.headers, b"".join(chunks)
-        return response.status, response.headers, response.body
+            return response.status, _lower(response.headers), b"".join(chunks)
+        return response.status, _lower(response.headers), response.body
 
     @asynccontextmanager
     async def stream(
@@ -94,7 +96,11 @@ class InProcessTransport:
         for key, value in query:
             queries.setdefault(key, []).append(value)
         first = {key: values[0] for key, values in queries.items()}
-        return Request(method, path, first, queries, dict(headers), body, None, "in-process", self._user)
+        return Request(method, path, first, queries, CIMultiDict(headers), body, None, "in-process", self._user)
+
+
+def _lower(headers: Mapping[str, str]) -> Mapping[str, str]:
+    return {name.lower(): value for name, value in headers.items()} if headers else headers
 
 
 class Background:

@@ -182,13 +182,9 @@ async def test_logical_clusters_are_apart_and_can_be_read_at_once(client: Client
     assert [cluster_of(one) for one in everywhere.items] == [cluster]
 
 
-async def test_acting_as_somebody_is_being_refused_as_them(
-    client: Client, is_toy: bool, request: pytest.FixtureRequest
-) -> None:
+async def test_acting_as_somebody_is_being_refused_as_them(client: Client, is_toy: bool) -> None:
     if is_toy:
         pytest.skip("the toy refuses nobody")
-    if "in-process" in request.node.name:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="the server skips impersonation in-process"))
     with pytest.raises(ApiError) as caught:
         await client.acting_as("eve", ["people", "others"]).list(NODES)
 

@@ -211,9 +211,6 @@ class ApiServer:
         return response
 
     async def _authenticate(self, request: Request, target: Target, cluster: str | None) -> Caller:
-        user = request.in_process_user
-        if isinstance(user, UserInfo):
-            return Caller(user)
         return await self._parts.authenticate(request, target, cluster or ROOT_CLUSTER)
 
     def authorize_call(self, call: Call) -> None:
