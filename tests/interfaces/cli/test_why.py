@@ -6,6 +6,8 @@ import json
 import time
 from typing import Any
 
+from fleetplane.interfaces.cli.needs import claims_of_pod, needed_by_pod
+
 
 def deployed(cli: Any, namespace: str, name: str, **container: Any) -> Any:
     labels = {"app": name}
@@ -72,7 +74,7 @@ def test_a_container_that_keeps_failing_and_its_last_words(cli: Any, namespace: 
     assert shown.lines[0].startswith("deployment.apps/crash is not ready: 0 of 2")
     assert "exit code 7" in shown.out
     assert "it said: no database" in shown.out
-    assert "what to do: read its last words: fleetplane logs crash-" in shown.out
+    assert "what to do: read what it wrote before: fleetplane logs crash-" in shown.out
 
 
 def test_owners_are_named_when_one_asks_from_below(cli: Any, namespace: str) -> None:
@@ -135,3 +137,40 @@ def test_a_name_that_nothing_has(cli: Any, namespace: str) -> None:
 
     assert shown.code == 1
     assert shown.err.startswith(f"fleetplane: nothing is called 'nothing' in namespace {namespace}")
+
+
+def test_what_a_pod_needs_is_read_from_all_places_that_name_it() -> None:
+    pod = {
+        "metadata": {"name": "p"},
+        "spec": {
+            "volumes": [
+                {"name": "a", "configMap": {"name": "files"}},
+                {"name": "b", "secret": {"secretName": "maybe", "optional": True}},
+                {"name": "c", "persistentVolumeClaim": {"claimName": "disk"}},
+                {"name": "d", "ephemeral": {}},
+                {"name": "e", "projected": {"sources": [{"secret": {"name": "key"}}]}},
+            ],
+            "initContainers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "password"}}}]}],
+            "containers": [{"envFrom": [{"configMapRef": {"name": "settings"}}]}],
+        },
+    }
+
+    assert [(kind.kind, called) for kind, called in needed_by_pod(pod)] == [
+        ("ConfigMap", "files"),
+        ("PersistentVolumeClaim", "disk"),
+        ("Secret", "key"),
+        ("Secret", "password"),
+        ("ConfigMap", "settings"),
+    ]
+    assert claims_of_pod(pod) == ["disk", "p-d"]
+
+
+def test_what_is_missing_is_named(cli: Any, namespace: str) -> None:
+    """The pod can be placed nowhere and names a ConfigMap that nobody made: both are said."""
+    big = {"requests": {"cpu": "1000"}}
+    deployed(cli, namespace, "lost", resources=big, envFrom=[{"configMapRef": {"name": "nosuch"}}])
+    until(cli, "pods", "-l", "app=lost", "-n", namespace, "--for", "condition=PodScheduled=False")
+
+    found = deepest(cli("why", "deploy/lost", "-n", namespace, "-o", "json").json)
+
+    assert (found["object"], found["why"]) == ("configmap/nosuch", "does not exist")

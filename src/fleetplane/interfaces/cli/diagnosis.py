@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from fleetplane.client.discovery import Discovered
+from fleetplane.interfaces.cli.advice import advice
 from fleetplane.interfaces.cli.connection import Session
 from fleetplane.interfaces.cli.happenings import events_of, last_seen
+from fleetplane.interfaces.cli.needs import CLAIMS, claims_of_pod, needed_by_pod
 from fleetplane.interfaces.cli.podselect import PODS, selector_of
 from fleetplane.interfaces.cli.readiness import Readiness, readiness
 from fleetplane.interfaces.cli.resources import reference
@@ -40,10 +42,7 @@ _LAST_LINES: Final = 3
 _METADATA: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json"
 
 NODES: Final = ResourceType("", "v1", "Node", "nodes", namespaced=False)
-CLAIMS: Final = ResourceType("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 JOBS: Final = ResourceType("batch", "v1", "Job", "jobs")
-CONFIG_MAPS: Final = ResourceType("", "v1", "ConfigMap", "configmaps")
-SECRETS: Final = ResourceType("", "v1", "Secret", "secrets")
 
 _CHILDREN: Final[Mapping[tuple[str, str], ResourceType]] = {
     ("apps", "Deployment"): REPLICA_SETS,
@@ -108,7 +107,9 @@ async def diagnose(
             return found
     await _warn(session, found, obj)
     if not found.causes:
-        found.advice = _advice(session, resource, obj, found)
+        elsewhere = session.namespace_given or namespace(obj) != session.namespace
+        here = f" -n {namespace(obj)}" if namespace(obj) and elsewhere else ""
+        found.advice = advice(obj, found.reference, found.why, here)
         found.last_words = await _last_words(session, resource, obj)
     return found
 
@@ -170,23 +171,15 @@ def _newest(sets: Sequence[Object]) -> list[Object]:
 
 
 async def _needs_of_pod(session: Session, pod: Object) -> list[tuple[ResourceType, Object]]:
-    spec = pod.get("spec") or {}
     found: list[tuple[ResourceType, Object]] = []
-    wanted = [(CLAIMS, _claim(pod, volume), namespace(pod)) for volume in spec.get("volumes") or []]
-    if spec.get("nodeName"):
-        wanted.append((NODES, str(spec["nodeName"]), ""))
+    wanted = [(CLAIMS, called, namespace(pod)) for called in claims_of_pod(pod)]
+    if node := (pod.get("spec") or {}).get("nodeName"):
+        wanted.append((NODES, str(node), ""))
     for kind, called, where in wanted:
-        if called:
-            one = await _get(session, kind, called, where)
-            if one is not None:
-                found.append((kind, one))
+        one = await _get(session, kind, called, where)
+        if one is not None:
+            found.append((kind, one))
     return found
-
-
-def _claim(pod: Object, volume: Object) -> str:
-    if "ephemeral" in volume:
-        return f"{name(pod)}-{volume.get('name')}"
-    return str((volume.get("persistentVolumeClaim") or {}).get("claimName") or "")
 
 
 async def _get(session: Session, kind: ResourceType, called: str, where: str) -> Object | None:
@@ -209,38 +202,11 @@ async def _missing(session: Session, resource: ResourceType, obj: Object) -> lis
         except ApiError as error:
             if error.code == 404:
                 what = reference(kind, called)
-                advice = f"make it in namespace {namespace(obj)}, or correct the name in the pod"
-                found.append(Finding(what, False, "does not exist", advice=advice))
+                todo = f"make it in namespace {namespace(obj)}, or correct the name in the pod"
+                found.append(Finding(what, False, "does not exist", advice=todo))
             elif error.code != 403:
                 raise
     return found
-
-
-def needed_by_pod(pod: Object) -> list[tuple[ResourceType, str]]:
-    """The ConfigMaps, Secrets and claims without which a pod cannot start."""
-    spec = pod.get("spec") or {}
-    found: dict[tuple[ResourceType, str], None] = {}
-
-    def add(kind: ResourceType, where: Any, key: str) -> None:
-        if isinstance(where, dict) and where.get(key) and not where.get("optional"):
-            found[kind, str(where[key])] = None
-
-    for volume in spec.get("volumes") or []:
-        add(CONFIG_MAPS, volume.get("configMap"), "name")
-        add(SECRETS, volume.get("secret"), "secretName")
-        add(CLAIMS, volume.get("persistentVolumeClaim"), "claimName")
-        for source in (volume.get("projected") or {}).get("sources") or []:
-            add(CONFIG_MAPS, source.get("configMap"), "name")
-            add(SECRETS, source.get("secret"), "name")
-    for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]:
-        for source in container.get("envFrom") or []:
-            add(CONFIG_MAPS, source.get("configMapRef"), "name")
-            add(SECRETS, source.get("secretRef"), "name")
-        for variable in container.get("env") or []:
-            value = variable.get("valueFrom") or {}
-            add(CONFIG_MAPS, value.get("configMapKeyRef"), "name")
-            add(SECRETS, value.get("secretKeyRef"), "name")
-    return list(found)
 
 
 async def _owned_of_any_kind(session: Session, obj: Object) -> list[tuple[ResourceType, Object]]:
@@ -302,41 +268,6 @@ async def _warn(session: Session, found: Finding, obj: Object) -> None:
     if text and text not in found.why:
         found.warning = f"{newest.get('reason')}: {text}"
         found.warned_at = last_seen(newest)
-
-
-def _advice(session: Session, resource: ResourceType, obj: Object, found: Finding) -> str:
-    why = found.why
-    elsewhere = session.namespace_given or namespace(obj) != session.namespace
-    here = f" -n {namespace(obj)}" if namespace(obj) and elsewhere else ""
-    if resource.kind == "Pod":
-        return _pod_advice(obj, why, here)
-    if "is paused" in why:
-        return f"fleetplane rollout resume {found.reference}{here}"
-    if resource.kind == "Node":
-        return "check that the machine runs and that its node agent reaches this server"
-    if resource.kind == "PersistentVolumeClaim":
-        return "make a volume that fits it, or name a storage class that makes volumes"
-    if "finalizers" in why:
-        return "find out who should remove the finalizers and why it does not"
-    if "has not seen" in why or "has not looked" in why or "has not reported" in why:
-        return "check that the controller of this kind runs"
-    return ""
-
-
-def _pod_advice(pod: Object, why: str, here: str) -> str:
-    if "cannot be placed" in why:
-        free = "'fleetplane describe nodes' shows what is free"
-        return f"lower what it requests, change its selectors or tolerations, or add a node; {free}"
-    if "ImagePull" in why or "InvalidImageName" in why:
-        return "correct the image's name, or give the pod the registry's credentials (imagePullSecrets)"
-    container = next(
-        (str(one.get("name")) for one in _statuses(pod) if why.startswith(f"container {one.get('name')} ")), ""
-    )
-    if "keeps ending" in why or "ended (" in why:
-        return f"read its last words: fleetplane logs {name(pod)} -c {container} -p{here}"
-    if "runs but is not ready" in why:
-        return f"its readiness probe fails; see: fleetplane logs {name(pod)} -c {container}{here}"
-    return ""
 
 
 async def _last_words(session: Session, resource: ResourceType, pod: Object) -> Sequence[str]:

@@ -117,7 +117,8 @@ def _paths(kubeconfig: Path | None) -> list[Path]:
     if not os.environ.get("KUBECONFIG"):
         origin = Path(find(Connection()).origin)
         return [origin]
-    return default_paths(os.environ)
+    named = default_paths(os.environ)
+    return [path for path in named if path.is_file()] or named
 
 
 def _merged(kubeconfig: Path | None) -> dict[str, Any]:
