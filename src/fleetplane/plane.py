@@ -21,9 +21,11 @@ from fleetplane.apiserver.assembly import ServerSettings, assemble
 from fleetplane.apiserver.audit import Audit
 from fleetplane.apiserver.audit_log import AuditLog
 from fleetplane.apiserver.audit_policy import Policy, metadata_of_changes
+from fleetplane.apiserver.authentication.identity import TokenAuthenticator
 from fleetplane.apiserver.frontend import Frontend
 from fleetplane.apiserver.http import Request
 from fleetplane.apiserver.pki import PkiError, ensure_pki, server_context, write_admin_kubeconfig
+from fleetplane.apiserver.security import openid_tokens
 from fleetplane.apiserver.server import ApiServer
 from fleetplane.apiserver.streaming.protocol import PodStreams
 from fleetplane.bootstrap import SYSTEM_NAMESPACES, bootstrap
@@ -208,6 +210,7 @@ class Plane:
             audit=self._start_audit(tasks),
             streams_of=self._streams_of,
             usage_of=self._usage_of,
+            more_tokens=self._openid(),
         )
         await self._stack.enter_async_context(self._server.running())
         frontend = Frontend(self._server.handle)
@@ -231,6 +234,16 @@ class Plane:
         await self._start_nodes(tasks)
         await _accounts_exist(self.client())
         write_admin_kubeconfig(self.kubeconfig, self.url, pki)
+
+    def _openid(self) -> list[TokenAuthenticator]:
+        """OpenID issuers, where the settings name a configuration of them."""
+        path = self.settings.oidc_config
+        if not path:
+            return []
+        try:
+            return [openid_tokens(kube_yaml.load(Path(path).read_bytes()), self.environment)]
+        except (OSError, ValueError) as error:
+            raise PlaneError(f"the OpenID configuration {path} cannot be used: {error}") from None
 
     def _start_audit(self, tasks: Background) -> Audit | None:
         """The audit log, where the settings name one; by default the metadata of every change."""

@@ -13,6 +13,7 @@ from fleetplane.apiserver.admission.policies.dispatch import Policies
 from fleetplane.apiserver.admission.webhooks.calling import Webhooks
 from fleetplane.apiserver.allocation import Allocators
 from fleetplane.apiserver.audit import Audit
+from fleetplane.apiserver.authentication.identity import TokenAuthenticator
 from fleetplane.apiserver.authorization.defaults import default_objects
 from fleetplane.apiserver.call import Call
 from fleetplane.apiserver.cleanup import DefinitionCleanup
@@ -75,6 +76,7 @@ def assemble(
     audit: Audit | None = None,
     streams_of: StreamsOf = _no_streams,
     usage_of: UsageOf | None = None,
+    more_tokens: Sequence[TokenAuthenticator] = (),
 ) -> ApiServer:
     """A server that is ready to run. Raises ValueError for settings that cannot be used."""
     clusters = Clusters()
@@ -83,7 +85,7 @@ def assemble(
         extra += served_metrics(ObjectStorage(store), lambda: registry, clusters, usage_of)
     registry = Registry(extra)
     reader = StoreReader(ObjectStorage(store), registry)
-    security = compose_security(pki, environment, reader, clusters)
+    security = compose_security(pki, environment, reader, clusters, more_tokens)
     namespaces = NamespaceView()
     cleanup = DefinitionCleanup(store, registry)
     own = OwnWrites(registry, clusters.name_of)

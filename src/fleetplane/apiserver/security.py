@@ -16,6 +16,7 @@ from fleetplane.apiserver import certificate_requests
 from fleetplane.apiserver.authentication.bootstrap import BootstrapTokens
 from fleetplane.apiserver.authentication.chain import Authenticator
 from fleetplane.apiserver.authentication.headers import impersonation_of
+from fleetplane.apiserver.authentication.identity import TokenAuthenticator
 from fleetplane.apiserver.authentication.impersonation import impersonate
 from fleetplane.apiserver.authentication.service_account import ServiceAccountTokens
 from fleetplane.apiserver.authentication.token_review import review_token
@@ -234,17 +235,34 @@ class Security:
         ]
 
 
-def compose_security(pki: Pki, environment: Environment, reader: ObjectReader, clusters: Clusters) -> Security:
-    """The stages as a plane runs them: RBAC with the default roles, and the Node authorizer before it."""
+def compose_security(
+    pki: Pki,
+    environment: Environment,
+    reader: ObjectReader,
+    clusters: Clusters,
+    more_tokens: Sequence[TokenAuthenticator] = (),
+) -> Security:
+    """The stages as a plane runs them: RBAC with the default roles, and the Node authorizer before it.
+
+    ``more_tokens`` are asked after the plane's own kinds of token.
+    """
     rbac = RbacIndex(default_objects())
     nodes = NodeIndex()
     node_rules = rbac.role_rules(ROOT_CLUSTER, "ClusterRole", "", "system:node") or ()
     tokens = ServiceAccountTokens(key=pki.service_account_key, reader=reader, environment=environment)
     authenticator = Authenticator(
-        pki, environment, [BootstrapTokens(reader, environment), tokens], audiences_of=tokens.audiences_of
+        pki, environment, [BootstrapTokens(reader, environment), tokens, *more_tokens], audiences_of=tokens.audiences_of
     )
     authorize = first_of([NodeAuthorizer(nodes, node_rules).authorize, rbac.authorize])
     return Security(pki, environment, reader, clusters, rbac, nodes, tokens, authenticator, authorize)
+
+
+def openid_tokens(config: Object, environment: Environment) -> TokenAuthenticator:
+    """Tokens of OpenID issuers, from an AuthenticationConfiguration. Raises ValueError that names the field."""
+    from fleetplane.apiserver.authentication.oidc import OidcTokens, fetch  # noqa: PLC0415 - loads CEL
+    from fleetplane.apiserver.authentication.oidc_settings import read_issuers  # noqa: PLC0415
+
+    return OidcTokens(read_issuers(config), fetch, environment)
 
 
 def home_of(target: Target, cluster: str | None) -> str:
