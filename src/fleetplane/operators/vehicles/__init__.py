@@ -2,7 +2,8 @@
 
 Reading order: ``kinds`` (what users write), ``limits`` (what each class of applications may do), ``plan`` (from names to a
 pod), ``reconcile`` and ``admission``; then ``redundancy`` with ``deployment`` (several pods by a policy)
-and ``voting``; ``rules``, ``signals`` and ``lifecycle`` (what signals start, stop and change).
+and ``voting``; ``rules``, ``signals`` and ``lifecycle`` (what signals start, stop and change);
+``application`` (several as one) and ``scheduling`` (levels of criticality on one node).
 
 Python orchestrates, and is not a safety mechanism: it enforces configuration and reports (see ``docs/vehicles.md``).
 """
@@ -14,11 +15,13 @@ from typing import Final
 
 from fleetplane.controller import Controller, Manager, Operator
 from fleetplane.operators.vehicles.admission import PLUGINS
+from fleetplane.operators.vehicles.application import VehApplications
 from fleetplane.operators.vehicles.deployment import VehDeployments
 from fleetplane.operators.vehicles.kinds import (
     AppType,
     DevRes,
     LifecycleManagingRule,
+    VehApplication,
     VehContainerConfig,
     VehDeployment,
     VehPod,
@@ -34,13 +37,23 @@ def controllers(manager: Manager) -> Iterable[Controller]:
         VehPods(manager, platform).controller(),
         VehDeployments(manager, platform).controller(),
         *Lifecycle(manager).controllers(),
+        VehApplications(manager).controller(),
     ]
 
 
 OPERATOR: Final = Operator(
     name="vehicles",
     controllers=controllers,
-    kinds=(DevRes, VehContainerConfig, AppType, VehPod, VehDeployment, LifecycleManagingRule, VehSignalSource),
+    kinds=(
+        DevRes,
+        VehContainerConfig,
+        AppType,
+        VehPod,
+        VehDeployment,
+        LifecycleManagingRule,
+        VehSignalSource,
+        VehApplication,
+    ),
     admission=PLUGINS,
     rules=(
         {

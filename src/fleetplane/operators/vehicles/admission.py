@@ -25,7 +25,15 @@ from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, is_deleting, labels, name
 from fleetplane.model.resources import ResourceRef
 from fleetplane.model.user import MASTERS_GROUP
-from fleetplane.operators.vehicles.kinds import AppType, DevRes, VehContainerConfig, VehDeployment, VehPod
+from fleetplane.operators.vehicles.application import application_violations
+from fleetplane.operators.vehicles.kinds import (
+    AppType,
+    DevRes,
+    VehApplication,
+    VehContainerConfig,
+    VehDeployment,
+    VehPod,
+)
 from fleetplane.operators.vehicles.limits import Profile, Violation, canonical, pod_violations, profile_of
 from fleetplane.operators.vehicles.plan import (
     PREFIX,
@@ -106,6 +114,11 @@ def _warnings(spec: Mapping[str, Any], known: Dependencies) -> Iterator[str]:
         yield f"not there yet: {', '.join(known.missing)}; the pod starts when they are"
 
 
+async def _check_application(request: AdmissionRequest, _reader: Reader) -> Decision:
+    problems = list(application_violations((request.new or {}).get("spec") or {}))
+    return refusal(request, problems) if problems else ALLOWED
+
+
 async def _check_device(request: AdmissionRequest, _reader: Reader) -> Decision:
     spec = (request.new or {}).get("spec") or {}
     problems = []
@@ -166,6 +179,9 @@ def refusal(request: AdmissionRequest, problems: list[Violation]) -> Decision:
 PLUGINS: Final = (
     AdmissionPlugin(
         "workloads.vehicles.fleetplane.io", "validate", [AdmissionRule([VehPod, VehDeployment])], _check_workload
+    ),
+    AdmissionPlugin(
+        "applications.vehicles.fleetplane.io", "validate", [AdmissionRule([VehApplication])], _check_application
     ),
     AdmissionPlugin("devices.vehicles.fleetplane.io", "validate", [AdmissionRule([DevRes])], _check_device),
     AdmissionPlugin("pods.vehicles.fleetplane.io", "validate", [AdmissionRule(["pods"], ["CREATE"])], _check_pod),

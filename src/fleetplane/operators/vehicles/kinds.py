@@ -313,3 +313,50 @@ class VehSignalSource(
 
     spec: VehSignalSourceSpec
     status: SourceStatus = field(default_factory=lambda: SourceStatus.view({}))
+
+
+# -- applications
+
+
+class Microservice(View):
+    name: str = field(max_length=40, pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    kind: Literal["VehPod", "VehDeployment"] = "VehPod"
+    depends_on: list[str] = field(default_factory=list, doc="Microservices that run before this one is started.")
+    spec: dict[str, Any] = field(doc="The spec of its VehPod or VehDeployment.")
+
+
+class VehApplicationSpec(View):
+    microservices: list[Microservice] = field(min_items=1, max_items=64, list_map_keys=["name"])
+    digest: str = field(
+        default="",
+        doc="sha256 of the microservices (see `fleetplane.operators.vehicles.application.digest_of`); checked if given.",
+    )
+    state: Literal["Running", "Stopped"] = "Running"
+    progress_deadline_seconds: int = field(
+        default=120, doc="An updated microservice that does not run by then goes back to what it was.", minimum=1
+    )
+
+
+class Update(View):
+    microservice: str
+    digest: str
+    outcome: str
+    time: str
+
+
+class ApplicationStatus(View):
+    phase: str = field(default="", column=Column("Phase"))
+    ready: str = field(default="", column=Column("Ready"), doc="How many microservices run, of how many.")
+    updating: str = field(default="", doc="The microservice being updated.")
+    since: str = ""
+    refused: dict[str, str] = field(default_factory=dict, doc="Digests of forms that did not run, by microservice.")
+    history: list[Update] = field(default_factory=list)
+    observed_generation: int = 0
+    conditions: list[StatusCondition] = field(default_factory=list, list_map_keys=["type"])
+
+
+class VehApplication(Kind, group=GROUP, version=VERSION, categories=_CATEGORIES):
+    """Microservices that are deployed, operated and updated as one application."""
+
+    spec: VehApplicationSpec
+    status: ApplicationStatus = field(default_factory=lambda: ApplicationStatus.view({}))
