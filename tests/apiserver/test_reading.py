@@ -171,3 +171,20 @@ async def test_nothing_is_written_over_all_clusters(api: TestServer) -> None:
     code, _ = await api.call("POST", "/clusters/*/api/v1/namespaces/default/configmaps", config_map("a"))
 
     assert code == 405
+
+
+async def test_the_history_of_an_object_is_kept_also_when_it_is_gone(api: TestServer) -> None:
+    (made,) = await make(api, "a")
+    await api.call("PUT", f"{MAPS}/a", made | {"data": {"k": "changed"}})
+    await api.call("DELETE", f"{MAPS}/a")
+
+    code, history = await api.call("GET", f"{MAPS}/a", query={"history": "true"})
+
+    assert code == 200
+    told = [(one["deleted"], one["object"]["data"]["k"]) for one in history["items"]]
+    assert told == [(True, "changed"), (False, "changed"), (False, "a")]
+    assert history["items"][2]["object"] == made
+
+
+async def test_nothing_has_no_history(api: TestServer) -> None:
+    assert (await api.call("GET", f"{MAPS}/a", query={"history": "true"}))[0] == 404

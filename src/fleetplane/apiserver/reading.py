@@ -37,7 +37,7 @@ from fleetplane.apiserver.representation import (
 )
 from fleetplane.apiserver.selection import Narrowed, narrow
 from fleetplane.apiserver.shared import SharedLayer
-from fleetplane.apiserver.storage import ObjectStorage, expired, too_large_version
+from fleetplane.apiserver.storage import ObjectStorage, expired, key_of, not_found, too_large_version
 from fleetplane.model import errors
 from fleetplane.model.environment import Environment
 from fleetplane.model.objects import Object
@@ -76,6 +76,8 @@ class Reads:
         if call.cluster is None:
             raise errors.method_not_allowed("one object is read in its own cluster")
         target = call.target
+        if call.request.query.get("history") in ("true", "1"):
+            return await self._history(call, call.cluster)
         version = call.request.query.get("resourceVersion")
         if version:
             await self._check_reached(parse_version(version))
@@ -86,6 +88,29 @@ class Reads:
             call.representation,
             now=self._environment.now(),
             include_object=call.request.query.get("includeObject") or "Metadata",
+        )
+
+    async def _history(self, call: Call, cluster: str) -> Response:
+        """The versions of an object that are still kept, newest first; also of one that is gone.
+
+        Our own: ``GET <object>?history=true``, with ``limit`` (100). Raises ApiError 404 when nothing is known of it.
+        """
+        target = call.target
+        key = key_of(call.served, cluster, target.namespace, target.name)
+        events = await self._store.history(key, limit=min(_limit(call.request.query.get("limit")) or 100, 1000))
+        if not events:
+            raise not_found(call.served.type, target.name)
+        items = [
+            {
+                "revision": str(event.record.revision),
+                "deleted": event.deleted,
+                "object": await load(call.served, event.record),
+            }
+            for event in events
+        ]
+        return Response(
+            200,
+            orjson.dumps({"kind": "ObjectHistory", "apiVersion": "fleetplane.io/v1", "metadata": {}, "items": items}),
         )
 
     async def list_(self, call: Call) -> Response:
