@@ -48,6 +48,12 @@ class ServiceAllocator:
             kind == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is False
         ):
             self._ports(new, spec, before)
+        if (
+            kind == "LoadBalancer"
+            and spec.get("externalTrafficPolicy") == "Local"
+            and not spec.get("healthCheckNodePort")
+        ):
+            spec["healthCheckNodePort"] = before.get("healthCheckNodePort") or self._free_port(set())
 
     # -- addresses -------------------------------------------------------------------------------------------------------
 

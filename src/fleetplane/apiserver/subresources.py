@@ -28,6 +28,8 @@ from fleetplane.model.patch import json_patch, merge_patch
 from fleetplane.model.selectors import LabelSelector
 
 Handler = Callable[[Call], Awaitable[Response]]
+_NAMED_BY_SCALE = frozenset({("apps", "deployments"), ("apps", "replicasets"), ("", "replicationcontrollers")})
+"""What is said to be missing as ``deployments/scale``."""
 
 
 class Subresources:
@@ -75,7 +77,7 @@ class Subresources:
         if scale is None:
             raise errors.unknown_path()
         key = key_of(served, call.key_cluster, target.namespace, target.name)
-        if not served.custom and await self._storage.store.get(key) is None:
+        if (served.type.group, served.type.plural) in _NAMED_BY_SCALE and await self._storage.store.get(key) is None:
             raise errors.not_found(f"{served.type.plural}/scale", target.name, group=served.type.group)
         if target.verb == "get":
             record = await self._storage.record(served, call.key_cluster, target.namespace, target.name)

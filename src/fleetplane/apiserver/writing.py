@@ -22,7 +22,7 @@ from fleetplane.apiserver.allocation import Allocators
 from fleetplane.apiserver.call import Call, parse_write_options
 from fleetplane.apiserver.clusters import Clusters
 from fleetplane.apiserver.decoding import MAX_BODY, YAML_TYPES, decode_json, decode_object, decode_yaml, media_type
-from fleetplane.apiserver.encoding import encode
+from fleetplane.apiserver.encoding import decode, encode
 from fleetplane.apiserver.following import Follower
 from fleetplane.apiserver.http import Response
 from fleetplane.apiserver.ownership import disown_fixed_parts
@@ -128,13 +128,10 @@ class Writes:
                 candidate["metadata"]["name"] = prefix + name_suffix(self._environment)
             try:
                 return await self._create(call, candidate, managed)
-            except PreconditionFailed:
+            except PreconditionFailed as error:
                 if generate and attempt + 1 < _ATTEMPTS:
                     continue
-                resource = call.served.type
-                raise errors.already_exists(
-                    resource.plural, candidate["metadata"]["name"], group=resource.group
-                ) from None
+                raise _exists(call.served, candidate["metadata"]["name"], error.current) from None
             except ClaimTaken as error:
                 if not self._allocators.may_retry(call.served, error) or attempt + 1 == _ATTEMPTS:
                     raise claim_taken(call.served.type, str(metadata.get("name")), error) from None
@@ -143,8 +140,9 @@ class Writes:
     async def _create(self, call: Call, obj: Object, managed: list[Object] | None) -> tuple[Record | None, Object]:
         plan = await self.plan_create(call, obj, managed)
         if call.dry_run:
-            if await self._storage.store.get(plan.change.key) is not None:
-                raise PreconditionFailed(plan.change.key, None)
+            there = await self._storage.store.get(plan.change.key)
+            if there is not None:
+                raise PreconditionFailed(plan.change.key, there)
             return None, plan.obj
         async with plan.claims:
             return await self.commit_change(call.served, plan.change), plan.obj
@@ -201,7 +199,7 @@ class Writes:
         version = str(obj["metadata"].get("resourceVersion") or "")
         if not version and not call.served.behaviour.unconditional_update:
             cause = errors.FieldError.invalid("metadata.resourceVersion", 0, "must be specified for an update")
-            raise errors.invalid(call.served.type.kind, target.name, [cause], group=call.served.type.group)
+            raise errors.invalid(call.served.type.plural, target.name, [cause], group=call.served.type.group)
 
         async def replace_all(_current: Object) -> Object:
             return decode_copy(obj)
@@ -588,6 +586,14 @@ def _ownable(served: Served, subresource: str) -> FieldFilter | None:
     if subresource == "status":
         return _ONLY_STATUS if served.custom else None
     return None if subresource else _NOT_STATUS
+
+
+def _exists(served: Served, name: str, current: Record | None) -> errors.ApiError:
+    """The refusal of a name that is taken; whoever waits for an object to go is told that it is still going."""
+    error = errors.already_exists(served.type.plural, name, group=served.type.group)
+    if current is not None and decode(current)["metadata"].get("deletionTimestamp"):
+        error.message = f"object is being deleted: {error.message}"
+    return error
 
 
 def _other_name(name: str, call: Call) -> errors.ApiError:
