@@ -203,3 +203,48 @@ async def test_a_cluster_on_the_hosts_nodes_says_so_inside(api: TestServer) -> N
     _, found = await api.call("GET", "/clusters/guest/api/v1/namespaces/kube-system")
 
     assert found["metadata"]["labels"]["fleetplane.io/data-plane"] == "host"
+
+
+# -- pods reach the API without a path
+
+
+async def account_token(api: TestServer, cluster: str) -> str:
+    accounts = f"/clusters/{cluster}/api/v1/namespaces/default/serviceaccounts"
+    await api.call("POST", accounts, {"metadata": {"name": "app"}})
+    binding = {
+        "metadata": {"name": "app"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"kind": "ServiceAccount", "name": "app", "namespace": "default"}],
+    }
+    await api.call("POST", f"/clusters/{cluster}/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding)
+    _, answer = await api.call("POST", f"{accounts}/app/token", {"spec": {}})
+    return str(answer["status"]["token"])
+
+
+async def test_a_token_without_a_path_leads_to_its_own_cluster(api: TestServer) -> None:
+    await opened(api, "one")
+    await api.call("POST", "/clusters/one/api/v1/namespaces/default/configmaps", {"metadata": {"name": "mine"}})
+    await api.call("POST", "/api/v1/namespaces/default/configmaps", {"metadata": {"name": "the-hosts"}})
+    headers = {"authorization": f"Bearer {await account_token(api, 'one')}"}
+
+    code, found = await api.call("GET", "/api/v1/configmaps", user=None, headers=headers)
+
+    assert (code, [one["metadata"]["name"] for one in found["items"]]) == (200, ["mine"])
+
+
+async def test_a_token_of_one_cluster_opens_no_other(api: TestServer) -> None:
+    await opened(api, "one")
+    await opened(api, "two")
+    headers = {"authorization": f"Bearer {await account_token(api, 'one')}"}
+
+    for cluster in ("root", "two", "*"):
+        code, _ = await api.call("GET", f"/clusters/{cluster}/api/v1/configmaps", user=None, headers=headers)
+        assert code == 401, cluster
+
+
+async def test_a_token_of_a_dead_cluster_leads_nowhere(api: TestServer) -> None:
+    await opened(api, "one")
+    headers = {"authorization": f"Bearer {await account_token(api, 'one')}"}
+    await closed(api, "one")
+
+    assert (await api.call("GET", "/api/v1/configmaps", user=None, headers=headers))[0] == 401

@@ -151,6 +151,7 @@ def assemble(
         clusters=clusters,
         environment=environment,
         authenticate=security.authenticate,
+        home=security.home,
         authorize=security.authorize,
         admission=chain,
         allocators=Allocators({("", "services"): _services(settings, environment)}),

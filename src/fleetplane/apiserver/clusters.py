@@ -51,6 +51,10 @@ class Clusters:
         if name is not None and self._ids.get(name) == cluster_id:
             del self._ids[name]
 
+    def __contains__(self, cluster_id: str) -> bool:
+        """Whether there is a cluster of this id that answers requests."""
+        return self._ids.get(self._names.get(cluster_id, "")) == cluster_id
+
     def __iter__(self) -> Iterator[str]:
         """The ids."""
         return iter(list(self._names))

@@ -14,7 +14,7 @@ import orjson
 
 from fleetplane.apiserver import certificate_requests
 from fleetplane.apiserver.authentication.bootstrap import BootstrapTokens
-from fleetplane.apiserver.authentication.chain import Authenticator
+from fleetplane.apiserver.authentication.chain import Authenticator, bearer_token
 from fleetplane.apiserver.authentication.headers import impersonation_of
 from fleetplane.apiserver.authentication.identity import TokenAuthenticator
 from fleetplane.apiserver.authentication.impersonation import impersonate
@@ -81,6 +81,18 @@ class Security:
         if wanted is None:
             return Caller(user)
         return Caller(impersonate(user, wanted, self.authorize, cluster), impersonated_by=user)
+
+    def home(self, request: Request) -> str:
+        """The cluster a request without one in its path is for: that of its ServiceAccount token, else root.
+
+        Pods reach the API by ``KUBERNETES_SERVICE_HOST``, which has no room for a path. Nothing is believed here: the
+        token is checked afterwards, for that very cluster, and no credential of root's names one.
+        """
+        if request.in_process_user is not None:
+            return ROOT_CLUSTER
+        token = bearer_token(request.headers)
+        named = self.tokens.cluster_named_by(token) if token else ""
+        return self.clusters.name_of(named) if named in self.clusters else ROOT_CLUSTER
 
     # -- what feeds them -----------------------------------------------------------------------------------------------
 

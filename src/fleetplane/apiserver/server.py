@@ -75,6 +75,10 @@ class Limits:
     mutating: int = 200
 
 
+def _at_root(_request: Request) -> str:
+    return ROOT_CLUSTER
+
+
 def _decide_nothing(_request: Object, _cluster: str) -> Object | None:
     return None
 
@@ -85,6 +89,7 @@ class Parts:
 
     ``subresources`` and ``reviews`` are handlers by (plural, subresource) for what is no plain object access; ``paths``
     are handlers of whole paths outside the resource tree; ``background`` is what runs as long as the server does.
+    ``home`` names the logical cluster of a request whose path names none.
     """
 
     store: Store
@@ -104,6 +109,7 @@ class Parts:
     released: Released | None = None
     limits: Limits = field(default_factory=Limits)
     audit: Audit | None = None
+    home: Callable[[Request], str] = _at_root
     approve_request: Callable[[Object, str], Object | None] = _decide_nothing
     sign_request: Callable[[Object, str], Object | None] = _decide_nothing
 
@@ -162,6 +168,8 @@ class ApiServer:
         """Answer one request. Raises nothing but cancellation."""
         started = self._environment.monotonic()
         target = resolve(request)
+        if target.cluster == ROOT_CLUSTER and not request.path.startswith("/clusters/"):
+            target.cluster = self._parts.home(request)
         trail: Trail | None = None
         try:
             cluster = self._parts.clusters.resolve(target.cluster)

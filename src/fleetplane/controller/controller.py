@@ -48,6 +48,7 @@ class Watch:
     namespace: str | None = None
     labels: str | None = None
     fields: str | None = None
+    everywhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Controller:
         predicate: Which changes of the resource itself are worth a reconcile; by default all but status.
         owns_predicate: The same for owned objects; by default all.
         namespace, labels, fields: Narrow what is watched of ``resource``.
+        everywhere: Watch ``resource`` in all logical clusters, whatever the manager's own.
         max_concurrent: How many different objects are reconciled at a time.
         resync: Every object is looked at again after this many seconds, at low priority; ``None``: never.
         timeout: A reconcile that takes longer than this many seconds is cancelled and retried.
@@ -80,6 +82,7 @@ class Controller:
     namespace: str | None = None
     labels: str | None = None
     fields: str | None = None
+    everywhere: bool = False
     max_concurrent: int = 4
     resync: float | None = 10 * HOURS
     timeout: float = 300.0

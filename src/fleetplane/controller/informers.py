@@ -22,6 +22,7 @@ class _Scope(NamedTuple):
     namespace: str | None
     labels: str | None
     fields: str | None
+    everywhere: bool
 
 
 class Informers:
@@ -31,6 +32,7 @@ class Informers:
         self._client = client
         self._environment = environment
         self._informers: dict[_Scope, Informer] = {}
+        self._everywhere: set[Informer] = set()
         self._by_resource: dict[tuple[str, str, str], list[Informer]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -43,13 +45,15 @@ class Informers:
         labels: str | None = None,
         fields: str | None = None,
         decoded: int = 0,
+        everywhere: bool = False,
     ) -> Informer:
+        """``everywhere``: over all logical clusters, whatever the manager's own; the server has to allow that."""
         kind = resource_of(resource)
-        scope = _Scope(kind.group, kind.version, kind.plural, namespace, labels, fields)
+        scope = _Scope(kind.group, kind.version, kind.plural, namespace, labels, fields, everywhere)
         found = self._informers.get(scope)
         if found is None:
             found = Informer(
-                self._client,
+                self._client.in_cluster(None) if everywhere else self._client,
                 kind,
                 self._environment,
                 namespace=namespace,
@@ -58,6 +62,8 @@ class Informers:
                 managed_fields=False,
             )
             self._informers[scope] = found
+            if everywhere:
+                self._everywhere.add(found)
             self._by_resource.setdefault(scope[:3], []).append(found)
             self._start(found)
         found.keep_decoded(decoded)
@@ -69,8 +75,10 @@ class Informers:
 
     def observe(self, kind: ResourceType, cluster: str, _obj: Object, encoded: bytes) -> None:
         """A ``WriteObserver``: what we wrote is seen without waiting for the watch."""
+        elsewhere = self._client.cluster not in {None, cluster}
         for informer in self.of(kind):
-            informer.observe(encoded, cluster)
+            if not elsewhere or informer in self._everywhere:
+                informer.observe(encoded, cluster)
 
     @property
     def all(self) -> list[Informer]:

@@ -96,10 +96,16 @@ class Manager:
         namespace: str | None = None,
         labels: str | None = None,
         fields: str | None = None,
+        everywhere: bool = False,
         decoded: int = 0,
     ) -> Informer:
-        """The shared informer of a resource. ``decoded``: keep at least so many of its objects decoded."""
-        return self.informers.get(resource, namespace=namespace, labels=labels, fields=fields, decoded=decoded)
+        """The shared informer of a resource.
+
+        ``everywhere``: of all logical clusters. ``decoded``: keep at least so many of its objects decoded.
+        """
+        return self.informers.get(
+            resource, namespace=namespace, labels=labels, fields=fields, decoded=decoded, everywhere=everywhere
+        )
 
     # -- looking
 

@@ -37,11 +37,24 @@ class Runner:
         self.queue: WorkQueue[Request] = WorkQueue(environment, metrics=QueueMetrics(metrics, controller.name))
         self._resource = resource_of(controller.resource)
         self._primary = informers.get(
-            controller.resource, namespace=controller.namespace, labels=controller.labels, fields=controller.fields
+            controller.resource,
+            namespace=controller.namespace,
+            labels=controller.labels,
+            fields=controller.fields,
+            everywhere=controller.everywhere,
         )
         self._owned = [informers.get(resource) for resource in controller.owns]
         self._watched = [
-            (watch, informers.get(watch.resource, namespace=watch.namespace, labels=watch.labels, fields=watch.fields))
+            (
+                watch,
+                informers.get(
+                    watch.resource,
+                    namespace=watch.namespace,
+                    labels=watch.labels,
+                    fields=watch.fields,
+                    everywhere=watch.everywhere,
+                ),
+            )
             for watch in controller.watches
         ]
         self._synced = asyncio.Event()

@@ -168,6 +168,17 @@ class ServiceAccountTokens:
             claims[_CLUSTER_CLAIM] = cluster
         return jwt.sign(claims, self._key, self.keys[0].key_id)
 
+    def cluster_named_by(self, token: str) -> str:
+        """The uid of the logical cluster whose issuer a token claims; empty when it claims none. Nothing is verified."""
+        if not jwt.looks_like_token(token):
+            return ""
+        try:
+            issuer = jwt.take_apart(token).claims.get("iss")
+        except InvalidToken:
+            return ""
+        prefix = f"{self._issuer}/clusters/"
+        return issuer.removeprefix(prefix) if isinstance(issuer, str) and issuer.startswith(prefix) else ""
+
     # --- verifying --------------------------------------------------------------------------------------------------
 
     async def __call__(self, token: str, cluster: str, audiences: Sequence[str]) -> Identity | None:

@@ -132,6 +132,17 @@ system:kube-controller-manager
   create authorization.k8s.io subjectaccessreviews
   list,watch * *
   create - serviceaccounts/token
+fleetplane:virtual-clusters
+  events
+  read,patch,delete - pods
+  create - pods/binding
+  patch - pods/status
+  read - configmaps,secrets,serviceaccounts
+  create - serviceaccounts/token
+  read,patch - services,persistentvolumeclaims
+  patch - services/status,persistentvolumeclaims/status
+  read,create,patch,delete - nodes
+  patch - nodes/status
 system:kube-scheduler
   events
   create coordination.k8s.io leases
@@ -359,6 +370,7 @@ system:discovery Group=system:authenticated
 system:kube-controller-manager User=system:kube-controller-manager
 system:kube-dns ServiceAccount=kube-system/kube-dns
 system:kube-scheduler User=system:kube-scheduler ServiceAccount=kube-system/kube-scheduler
+fleetplane:virtual-clusters ServiceAccount=fleetplane-system/vclusters
 system:kubelet-api-admin User=kube-apiserver-kubelet-client
 system:monitoring Group=system:monitoring
 system:node

@@ -35,6 +35,10 @@ from fleetplane.model.objects import Object
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 _TUNNEL = "SPDY/3.1+portforward.k8s.io"
 _FORWARD = "portforward.k8s.io"
+HOST_POD_ANNOTATION = "fleetplane.io/host-pod"
+"""On a pod of a cluster without nodes: namespace/name of the pod of root that runs for it."""
+GUEST_POD_ANNOTATION = "fleetplane.io/guest-pod"
+"""On that pod: the cluster's uid and the pod's, ``<uid>/<uid>``."""
 _TRUE = ("true", "1")
 
 
@@ -48,6 +52,7 @@ def stream_handlers(storage: ObjectStorage, streams_of: StreamsOf) -> Mapping[tu
             raise errors.not_found("pods", target.name)
         if target.cluster != ROOT_CLUSTER:
             pod["metadata"].setdefault("annotations", {})[CLUSTER_ANNOTATION] = target.cluster
+            pod = await _on_host(storage, call, pod)
         node = (pod.get("spec") or {}).get("nodeName")
         if not node:
             raise errors.bad_request(f"pod {target.name} does not have a host assigned")
@@ -87,6 +92,24 @@ def stream_handlers(storage: ObjectStorage, streams_of: StreamsOf) -> Mapping[tu
         return _forwarded(call, pod, streams)
 
     return {("pods", "log"): log, ("pods", "exec"): exec_, ("pods", "attach"): attach, ("pods", "portforward"): forward}
+
+
+async def _on_host(storage: ObjectStorage, call: Call, pod: Object) -> Object:
+    """The pod that runs for one of a cluster without nodes of its own; the pod itself where there is none.
+
+    The guest's annotation only says where to look. What counts is that the host's pod, which nobody of the guest can
+    write, says for which pod of which cluster it runs.
+    """
+    where = objects.annotations(pod).get(HOST_POD_ANNOTATION, "").split("/")
+    if len(where) != 2:
+        return pod
+    found = await storage.find(call.served, ROOT_CLUSTER, where[0], where[1])
+    if (
+        found is None
+        or objects.annotations(found).get(GUEST_POD_ANNOTATION) != f"{call.key_cluster}/{objects.uid(pod)}"
+    ):
+        return pod
+    return found
 
 
 def container_of(pod: Object, wanted: str) -> str:

@@ -18,7 +18,7 @@ from fleetplane.controller.predicates import any_change
 from fleetplane.model.builtin.types import NODES, PODS
 from fleetplane.model.environment import timestamp
 from fleetplane.model.errors import ApiError
-from fleetplane.model.objects import Object, condition, name, resource_version
+from fleetplane.model.objects import Object, condition, labels, name, resource_version
 from fleetplane.workloads.nodes import health
 from fleetplane.workloads.shared.actor import Actor
 from fleetplane.workloads.shared.conditions import without
@@ -27,6 +27,8 @@ from fleetplane.workloads.shared.nodepods import NodePods
 from fleetplane.workloads.shared.templates import same_meaning
 
 LEASE_NAMESPACE: Final = "kube-node-lease"
+VIRTUAL: Final = "fleetplane.io/virtual-node"
+"""Label of a Node that stands for a node of the host cluster; nobody here renews its lease."""
 
 
 class NodeLifecycle:
@@ -66,7 +68,9 @@ class NodeLifecycle:
         self._alive.setdefault(key, self._actor.environment.monotonic())
 
     def _time_left(self, node: Object, key: tuple[str, str]) -> float:
-        """Seconds until the node counts as silent."""
+        """Seconds until the node counts as silent. Images of another cluster's nodes have their health from there."""
+        if VIRTUAL in labels(node):
+            return health.GRACE_SECONDS
         grace = health.GRACE_SECONDS if condition(node, "Ready") is not None else health.STARTUP_GRACE_SECONDS
         now = self._actor.environment.monotonic()
         return self._alive.get(key, now) + grace - now
