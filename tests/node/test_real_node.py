@@ -19,7 +19,7 @@ from tests.node import image
 from fleetplane.client.http import connect_to
 from fleetplane.client.kubeconfig import find_access
 from fleetplane.client.protocol import Client
-from fleetplane.model.builtin.types import CONFIG_MAPS, EVENTS, PODS
+from fleetplane.model.builtin.types import CONFIG_MAPS, EVENTS, NODES, PODS
 from fleetplane.model.environment import SystemEnvironment
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import is_condition_true
@@ -51,6 +51,12 @@ async def plane(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Plane
         pytest.skip(reason)
     tmp = tmp_path_factory.mktemp("plane")
     await _load_image(tmp)
+    static = tmp / "data" / "static-pods"
+    static.mkdir(parents=True)
+    static.joinpath("keeper.yaml").write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: keeper}\nspec:\n  containers:\n"
+        f"  - {{name: main, image: '{image.NAME}', command: [sleep, '1000']}}\n"
+    )
     settings = Settings(data_dir=tmp / "data", port=0, runtime="podman", operators="none")
     try:
         async with Plane(settings) as made:
@@ -125,6 +131,18 @@ async def test_a_pod_runs_and_speaks(client: Client) -> None:
         await log(client, "speaks", timestamps="true")
     )[2:4]
     await client.delete(PODS, "speaks", "default")
+
+
+async def test_a_static_pod_is_run_and_shown(client: Client) -> None:
+    (node,) = (await client.list(NODES)).items
+
+    async with asyncio.timeout(10):
+        while not [
+            one for one in (await client.list(PODS, "default")).items if one["metadata"]["name"].startswith("keeper-")
+        ]:
+            await asyncio.sleep(0.05)
+    found = await until(client, f"keeper-{node['metadata']['name']}", in_phase("Running"))
+    assert found["metadata"]["annotations"]["kubernetes.io/config.mirror"]
 
 
 async def test_a_job_with_init_containers_and_volumes(client: Client) -> None:

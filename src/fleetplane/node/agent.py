@@ -139,7 +139,9 @@ class NodeAgent:
             on_status=self._status_changed,
             on_ended=self._ended,
         )
-        self._feed = PodFeed(self.engine, self._reporter, self.name.__eq__, client.cluster)
+        self._feed = PodFeed(
+            self.engine, self._reporter, self.name.__eq__, client.cluster, on_mirror=self._static.mirror_seen
+        )
         self._desired = DesiredPods(settings.directory / "pods")
         self._to_keep: dict[str, PodWorker] = {}
         self._keep_wanted = asyncio.Event()

@@ -34,17 +34,20 @@ class PodFeed:
         cluster: str | None,
         *,
         keep_encoded: bool = False,
+        on_mirror: Callable[[Change], None] = lambda change: None,
     ) -> None:
         self._engine = engine
         self._reporter = reporter
         self._is_ours = is_ours
         self._cluster = cluster or "root"
         self._keep_encoded = keep_encoded
+        self._on_mirror = on_mirror
         self._gone: set[str] = set()
 
     def changed(self, change: Change) -> None:
         new = change.new
         if CONFIG_MIRROR in new.annotations:
+            self._on_mirror(change)
             return
         worker = self._engine.workers.get(new.uid)
         if change.event == "DELETED":

@@ -16,7 +16,9 @@ from typing import Any, Final
 
 import orjson
 
+from fleetplane.client.informer import Change
 from fleetplane.client.protocol import Client
+from fleetplane.client.snapshot import Snapshot
 from fleetplane.model import objects
 from fleetplane.model.builtin.types import PODS
 from fleetplane.model.errors import ApiError
@@ -116,6 +118,7 @@ class StaticPods:
         self._node_uid = node_uid
         self._pods: dict[str, Object] = {}
         self._mirrors: dict[str, str] = {}
+        self._seen: dict[tuple[str, str], Snapshot] = {}
 
     def mirror_uid(self, pod: PodView) -> str:
         """The uid of the pod's mirror, empty while there is none."""
@@ -152,6 +155,17 @@ class StaticPods:
             if registered.is_set():
                 await self.keep_mirrors()
 
+    def mirror_seen(self, change: Change) -> None:
+        """A mirror on this node changed: the watch tells, so nobody need ask."""
+        new = change.new
+        key = (new.key.namespace, new.key.name)
+        if change.event == "DELETED":
+            self._seen.pop(key, None)
+            for uid in [uid for uid, mirror in self._mirrors.items() if mirror == new.uid]:
+                del self._mirrors[uid]
+        else:
+            self._seen[key] = new
+
     async def keep_mirrors(self) -> None:
         for uid, pod in list(self._pods.items()):
             try:
@@ -161,22 +175,24 @@ class StaticPods:
 
     async def _keep_mirror(self, uid: str, pod: Object) -> None:
         name, namespace = objects.name(pod), objects.namespace(pod)
-        try:
-            found = await self._client.get(PODS, name, namespace)
-        except ApiError as error:
-            if error.code != 404:
+        seen = self._seen.get((namespace, name))
+        if seen is None:
+            if uid in self._mirrors:
+                return  # just made: the watch will tell
+            try:
+                made = await self._client.create(PODS, mirror_of(pod, self._node_uid()), namespace)
+            except ApiError as error:
+                if error.reason == "AlreadyExists":
+                    _log.error("a pod named %s/%s is in the way of the static pod's mirror", namespace, name)
+                    return
                 raise
-            made = await self._client.create(PODS, mirror_of(pod, self._node_uid()), namespace)
             self._show(uid, objects.uid(made))
             return
-        if objects.annotations(found).get(CONFIG_MIRROR) == objects.annotations(pod)[CONFIG_HASH]:
-            if not objects.is_deleting(found):
-                self._show(uid, objects.uid(found))
-                return
-        elif CONFIG_MIRROR not in objects.annotations(found):
-            _log.error("a pod named %s/%s is in the way of the static pod's mirror", namespace, name)
+        same = seen.annotations.get(CONFIG_MIRROR) == objects.annotations(pod)[CONFIG_HASH]
+        if same and not seen.meta.deletion_timestamp:
+            self._show(uid, seen.uid)
             return
-        await self._client.delete(PODS, name, namespace, grace_period_seconds=0, uid=objects.uid(found))
+        await self._client.delete(PODS, name, namespace, grace_period_seconds=0, uid=seen.uid)
 
     def _show(self, uid: str, mirror_uid: str) -> None:
         if self._mirrors.get(uid) != mirror_uid:
