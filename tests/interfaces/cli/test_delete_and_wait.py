@@ -41,6 +41,19 @@ def test_deleting_what_a_file_names(cli: Any, namespace: str, config_map: Callab
     assert cli("delete", "-n", namespace, "-f", str(path), "-o", "name").out == "configmap/one\n"
 
 
+def test_many_objects_are_waited_for_together(cli: Any, namespace: str, config_map: Callable[..., str]) -> None:
+    names = [f"c-{number}" for number in range(8)]
+    made = "\n---\n".join(config_map(name, labels={"set": "many"}) for name in names)
+    cli("apply", "-n", namespace, "-f", "-", stdin=made)
+
+    ready = cli("wait", "cm", "-l", "set=many", "-n", namespace)
+    deleted = cli("delete", "cm", "-l", "set=many", "-n", namespace, "--timeout", "20s")
+
+    assert sorted(ready.lines) == [f"configmap/{name} ready" for name in names]
+    assert (deleted.code, len(deleted.lines)) == (0, 8)
+    assert cli("get", "cm", "-l", "set=many", "-n", namespace).out == ""
+
+
 def test_an_object_that_is_not_there(cli: Any, namespace: str) -> None:
     refused = cli("delete", "cm/nope", "-n", namespace)
     tolerated = cli("delete", "cm/nope", "-n", namespace, "--ignore-not-found")

@@ -133,7 +133,8 @@ def test_what_the_server_answers_to_a_path(cli: Any) -> None:
 
 def test_over_all_logical_clusters_each_row_says_which(cli: Any) -> None:
     made = {"apiVersion": "fleetplane.io/v1alpha1", "kind": "LogicalCluster", "metadata": {"name": "car-1"}}
-    assert cli("apply", "-f", "-", "--wait", stdin=json.dumps(made)).code == 0
+    assert cli("apply", "-f", "-", stdin=json.dumps(made)).code == 0
+    assert cli("wait", "logicalcluster/car-1", "--for", "jsonpath={.status.phase}=Ready").code == 0
 
     inside = cli("get", "namespaces", "--cluster", "car-1")
     everywhere = cli("get", "namespaces", "--cluster", "*")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import termios
 from typing import Any
 
 import pytest
+
+from fleetplane.interfaces.cli.errors import CommandError
+from fleetplane.interfaces.cli.execution import exit_code
 
 
 @pytest.fixture
@@ -94,3 +99,39 @@ def test_a_pod_that_does_not_exist(shell: Any) -> None:
     done = shell("nope", "--", "ls")
 
     assert (done.returncode, done.stderr) == (1, 'fleetplane: pods "nope" not found\n')
+
+
+def test_a_terminal_is_lent_and_given_back(pod: str) -> None:
+    """With -it our terminal is raw while the program runs, and as it was afterwards."""
+    ours, its = os.openpty()
+    before = termios.tcgetattr(its)
+    command = [sys.executable, "-m", "fleetplane.interfaces.cli", "exec", "-n", pod, "-it", "-q", "talk", "--"]
+    program = ["sh", "-c", "echo ready; sleep 0.5; exit 3"]
+    with subprocess.Popen([*command, *program], stdin=its, stdout=its, stderr=its) as running:
+        shown = b""
+        while b"ready" not in shown:
+            shown += os.read(ours, 100)
+        during = termios.tcgetattr(its)
+        assert running.wait(20) == 3
+    after = termios.tcgetattr(its)
+    os.close(ours)
+    os.close(its)
+
+    assert not during[3] & termios.ICANON
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ({"status": "Success"}, 0),
+        ({"status": "Failure", "details": {"causes": [{"reason": "ExitCode", "message": "42"}]}}, 42),
+    ],
+)
+def test_the_status_that_ends_a_program(status: dict[str, Any], code: int) -> None:
+    assert exit_code(status) == code
+
+
+def test_a_program_that_could_not_be_started() -> None:
+    with pytest.raises(CommandError, match="no such file"):
+        exit_code({"status": "Failure", "message": "no such file"})

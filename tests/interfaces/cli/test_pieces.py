@@ -180,7 +180,7 @@ class Interrupted:
     """A client whose watch ends again and again: lost connections, expired revisions."""
 
     def __init__(self) -> None:
-        self.lists = [self._page("1", "a", "b"), self._page("9", "b")]
+        self.lists = [self._page("1", "a", "b"), self._page("9", "b", "c")]
         self.watches: Any = iter([Unreachable("gone"), ApiError(410, "expired"), []])
 
     @staticmethod
@@ -208,7 +208,14 @@ async def test_an_interrupted_watch_goes_on_and_tells_what_was_missed(monkeypatc
         client: Any = Interrupted()
         async for event in changes(client, CONFIG_MAPS, "default"):
             seen.append((event.type, event.object.get("metadata", {}).get("name", "")))
-            if len(seen) == 5:
+            if len(seen) == 6:
                 break
 
-    assert seen == [("ADDED", "a"), ("ADDED", "b"), ("BOOKMARK", ""), ("DELETED", "a"), ("BOOKMARK", "")]
+    assert seen == [
+        ("ADDED", "a"),
+        ("ADDED", "b"),
+        ("BOOKMARK", ""),
+        ("DELETED", "a"),
+        ("ADDED", "c"),
+        ("BOOKMARK", ""),
+    ]

@@ -86,6 +86,8 @@ def condition(kind: str, status: str = "True", **more: str) -> dict[str, str]:
         ),
         (made("x.io/v1", "Thing", {}, {"conditions": [condition("Synced")]}), True, "is there"),
         (made("x.io/v1", "Thing", {}, {"conditions": "nonsense"}), True, "is there"),
+        (made("x.io/v1", "Thing", {}, {"phase": "Pending"}), False, "is Pending"),
+        (made("x.io/v1", "Thing", {}, {"phase": "Bound"}), True, "is Bound"),
     ],
 )
 def test_ready_or_why_not(obj: dict[str, Any], ready: bool, why: str) -> None:

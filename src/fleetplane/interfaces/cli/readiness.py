@@ -206,6 +206,8 @@ def _one_condition(kind: str) -> Callable[[Object, Object, Object], Readiness]:
     return judge
 
 
+_EARLY_PHASES: Final = ("Pending", "Creating", "Provisioning", "Initializing", "Progressing", "Unknown", "Terminating")
+_BAD_PHASES: Final = ("Failed", "Error")
 _GOOD: Final = ("Ready", "Available", "Succeeded", "Complete", "Established", "Healthy", "Programmed", "Accepted")
 
 
@@ -221,7 +223,10 @@ def _by_conditions(obj: Object) -> Readiness:
         found = condition(obj, kind)
         if found is not None:
             return _said(kind, found)
-    return Readiness(True, "is there")
+    phase = _mapping(obj.get("status")).get("phase")
+    if phase in _BAD_PHASES:
+        return Readiness(False, f"is {phase}", failed=True)
+    return Readiness(phase not in _EARLY_PHASES, f"is {phase}" if isinstance(phase, str) else "is there")
 
 
 def _said(kind: str, found: Object | None) -> Readiness:

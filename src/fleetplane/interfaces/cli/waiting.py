@@ -10,14 +10,18 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Final
 
 from fleetplane.interfaces.cli.connection import Session
 from fleetplane.interfaces.cli.errors import CommandError
 from fleetplane.interfaces.cli.progress import Progress, progress
 from fleetplane.interfaces.cli.resources import reference
 from fleetplane.interfaces.cli.watching import changes
-from fleetplane.model.objects import Object, name, namespace
+from fleetplane.model.objects import Object, name, namespace, uid
 from fleetplane.model.resources import ResourceType
+
+_BY_NAME: Final = 4
+"""Up to so many objects of a kind and namespace get a watch each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,65 +72,91 @@ async def wait_for(
         reached: Told of each object as it gets there.
         explain: Point to ``why`` when the time is over.
     """
-    missing = {one.reference: "" for one in waited}
     async with progress(session.out, "waiting") as shown:
-        _show(shown, missing, len(waited), aim)
-
-        async def one_of_them(one: Waited) -> None:
-            last = await _until(session, one, goal, lambda text: _note(shown, missing, one, text, len(waited), aim))
-            del missing[one.reference]
-            _show(shown, missing, len(waited), aim)
-            if reached is not None:
-                reached(one, last)
-
+        state = _State(goal, aim, shown, reached, dict.fromkeys(waited, ""))
+        state.show()
+        together: dict[tuple[ResourceType, str | None], list[Waited]] = {}
+        for one in state.missing:
+            together.setdefault((one.resource, one.namespace), []).append(one)
         try:
             async with asyncio.timeout(timeout), asyncio.TaskGroup() as group:
-                for one in dict.fromkeys(waited):
-                    group.create_task(one_of_them(one))
+                for members in together.values():
+                    # A few are watched by name; many by one watch of all, which costs the server less.
+                    parts = [members] if len(members) > _BY_NAME else [[one] for one in members]
+                    for part in parts:
+                        group.create_task(_follow(session, part, state))
         except TimeoutError:
-            raise CommandError(_too_late(missing, timeout, aim, explain)) from None
+            raise CommandError(_too_late(state, timeout, explain)) from None
 
 
-async def _until(session: Session, one: Waited, goal: Goal, note: Callable[[str], None]) -> Object | None:
-    current: Object | None = None
+@dataclass(slots=True)
+class _State:
+    """``missing`` holds who has not got there yet, and what is missing, in the order they were named."""
+
+    goal: Goal
+    aim: str
+    shown: Progress
+    reached: Callable[[Waited, Object | None], None] | None
+    missing: dict[Waited, str]
+    total: int = 0
+
+    def __post_init__(self) -> None:
+        self.total = len(self.missing)
+
+    def look(self, one: Waited, obj: Object | None) -> bool:
+        """Whether the object is where it should be. Raises CommandError when it never will be."""
+        if obj is not None and one.uid and uid(obj) != one.uid:
+            obj = None
+        verdict = self.goal(obj)
+        if verdict.failed:
+            raise CommandError(f"{one.reference} {verdict.missing}")
+        if not verdict.reached:
+            self.missing[one] = verdict.missing
+            self.show()
+            return False
+        del self.missing[one]
+        self.show()
+        if self.reached is not None:
+            self.reached(one, obj)
+        return True
+
+    def show(self) -> None:
+        if not self.missing:
+            return
+        first, why = next(iter(self.missing.items()))
+        many = f" ({self.total - len(self.missing)} of {self.total} done)" if self.total > 1 else ""
+        self.shown.say(f"waiting for {first.reference} {self.aim}{many}" + (f": {why}" if why else ""))
+
+
+async def _follow(session: Session, members: Sequence[Waited], state: _State) -> None:
+    """Until all of these, of one kind and namespace, are there."""
+    waiting = {one.name: one for one in members}
+    fields = f"metadata.name={members[0].name}" if len(members) == 1 else ""
+    seen: set[str] = set()
     synced = False
-    fields = f"metadata.name={one.name}"
-    async with aclosing(changes(session.client, one.resource, one.namespace, fields=fields)) as events:
+    stream = changes(session.client, members[0].resource, members[0].namespace, fields=fields)
+    async with aclosing(stream) as events:
         async for event in events:
             if event.type == "BOOKMARK":
+                unseen = [] if synced else [one for called, one in waiting.items() if called not in seen]
+                found: list[tuple[Waited, Object | None]] = [(one, None) for one in unseen]
                 synced = True
-            elif event.type == "DELETED":
-                current = None
-            elif not one.uid or (event.object.get("metadata") or {}).get("uid") == one.uid:
-                current = event.object
             else:
-                current = None
-            if not synced and current is None:
-                continue
-            verdict = goal(current)
-            if verdict.reached:
-                return current
-            if verdict.failed:
-                raise CommandError(f"{one.reference} {verdict.missing}")
-            note(verdict.missing)
+                called = name(event.object)
+                seen.add(called)
+                gone = event.type == "DELETED"
+                found = [(waiting[called], None if gone else event.object)] if called in waiting else []
+            for one, obj in found:
+                if state.look(one, obj):
+                    del waiting[one.name]
+            if not waiting:
+                return
     raise CommandError("the server stopped answering while we waited")
 
 
-def _note(shown: Progress, missing: dict[str, str], one: Waited, text: str, total: int, aim: str) -> None:
-    missing[one.reference] = text
-    _show(shown, missing, total, aim)
-
-
-def _show(shown: Progress, missing: dict[str, str], total: int, aim: str) -> None:
-    if not missing:
-        return
-    first, why = next(iter(missing.items()))
-    many = f" ({total - len(missing)} of {total} done)" if total > 1 else ""
-    shown.say(f"waiting for {first} {aim}{many}" + (f": {why}" if why else ""))
-
-
-def _too_late(missing: dict[str, str], timeout: float | None, aim: str, explain: bool) -> str:
-    shown = [f"{who} ({why})" if why else who for who, why in list(missing.items())[:3]]
-    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-    hint = f"'fleetplane why {next(iter(missing), '')}' may tell the cause" if explain else "wait longer with --timeout"
-    return f"{timeout:g} seconds were not enough for {', '.join(shown)}{more} {aim}; {hint}"
+def _too_late(state: _State, timeout: float | None, explain: bool) -> str:
+    names = [f"{who.reference} ({why})" if why else who.reference for who, why in list(state.missing.items())[:3]]
+    more = f" and {len(state.missing) - 3} more" if len(state.missing) > 3 else ""
+    first = next((one.reference for one in state.missing), "")
+    hint = f"'fleetplane why {first}' may tell the cause" if explain else "wait longer with --timeout"
+    return f"{timeout:g} seconds were not enough for {', '.join(names)}{more} {state.aim}; {hint}"

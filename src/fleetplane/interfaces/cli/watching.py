@@ -88,4 +88,5 @@ def _differences(known: dict[str, Object], found: Iterable[Object]) -> list[Watc
             events.append(WatchEvent("ADDED", obj))
         elif resource_version(before) != resource_version(obj):
             events.append(WatchEvent("MODIFIED", obj))
-    return [*events, *(WatchEvent("DELETED", obj) for obj in remaining.values())]
+    # Deletions first: what was deleted and made again under its name must not seem gone in the end.
+    return [*(WatchEvent("DELETED", obj) for obj in remaining.values()), *events]
