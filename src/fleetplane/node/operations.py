@@ -156,8 +156,11 @@ class PodOperations:
         except RuntimeFailure as error:
             await self._start_failed(container, container_id, error)
             return
-        self._worker.picture.containers[container_id] = await self._started(created)
+        state = await self._started(created)
         self._worker.begun(container, container_id, attempt)
+        if state.phase == "exited":
+            await self._note_exit(state)
+        self._worker.picture.containers[container_id] = state
         self._worker.note(container.name, resources=builder.resources(pod, container))
         self._worker.say("Started", f"Started container {container.name}", container=container)
         await self._post_start(container, container_id)
