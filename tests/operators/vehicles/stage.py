@@ -22,9 +22,11 @@ from fleetplane.node.fleet import FleetSettings, SimulatedFleet
 from fleetplane.operating import prepare_operators
 from fleetplane.operators.vehicles import OPERATOR
 from fleetplane.operators.vehicles.kinds import DevRes, VehContainerConfig, VehDeployment, VehPod
+from fleetplane.operators.vehicles.scheduling import Criticality
 from fleetplane.plane import CONTROLLER_USER, FLEET_USER
 from fleetplane.testing import SimulatedEnvironment, TestServer, run_virtually, running_server
 from fleetplane.workloads.assembly import controllers
+from fleetplane.workloads.scheduler.plugins import Plugins
 
 DEVELOPER = UserInfo("developer", groups=("system:authenticated",))
 
@@ -95,7 +97,7 @@ async def stage(*, seed: int = 0, nodes: int = 2, settings: FleetSettings | None
             ):
                 await asyncio.sleep(0.01)
         manager = Manager(server.client(CONTROLLER_USER), environment=environment, cluster=None)
-        manager.add(*controllers(manager))
+        manager.add(*controllers(manager, scheduler_plugins=Plugins.of([Criticality()])))
         (vehicles,) = await prepare_operators(client, [OPERATOR], server.client, environment, manager.metrics)
         fleet = SimulatedFleet(server.client(FLEET_USER), nodes, environment, settings)
         tasks = [

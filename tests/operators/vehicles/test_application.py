@@ -144,3 +144,22 @@ async def test_a_third_party_cannot_claim_a_level(stage: Stage) -> None:
     with pytest.raises(ApiError, match="rule max-level"):
         await stage.client.create(VehPod, veh_pod("x", "3rd-party", criticality="A"), "default")
     assert (await stage.client.list(PODS)).items == []
+
+
+@staged(nodes=1)
+async def test_levels_do_not_share_what_both_may_write(stage: Stage) -> None:
+    def sharing(name: str, level: str, **mount: Any) -> dict[str, Any]:
+        container = {"name": "main", "image": "app:1", "volumeMounts": [{"name": "v", "mountPath": "/v", **mount}]}
+        spec = pod_spec(containers=[container], volumes=[{"name": "v", "hostPath": {"path": "/run/shared"}}])
+        return veh_pod(name, criticality=level, podSpec=spec)
+
+    await stage.client.create(VehPod, sharing("high", "D"), "default")
+    await stage.running("high")
+    await stage.client.create(VehPod, sharing("reader", "QM", readOnly=True), "default")
+    await stage.running("reader")
+    await stage.client.create(VehPod, sharing("writer", "QM"), "default")
+
+    async def kept_apart() -> bool:
+        return "host path in use by criticality D" in (await stage.condition("writer", "Scheduled")).get("message", "")
+
+    await stage.until(kept_apart)

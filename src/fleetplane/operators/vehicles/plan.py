@@ -43,6 +43,8 @@ SPEC_HASH: Final = PREFIX + "spec-hash"
 DEPENDENCY_HASH: Final = PREFIX + "dependency-hash"
 DEVICES: Final = "node.fleetplane.io/devices"
 """Annotation read by the node: {container: [{source, target, permissions}]}, device nodes to be really given."""
+HOST_PATHS: Final = PREFIX + "writable-host-paths"
+"""Annotation for the scheduler, which does not see volumes: what of the host the pod may write, devices aside."""
 RESERVATION: Final = "node.fleetplane.io/reservation"
 
 PRIORITY_CLASSES: Final[Mapping[str, int]] = {
@@ -206,6 +208,8 @@ def expand(app: str, spec: Mapping[str, Any], known: Dependencies, profile: Prof
         draft.spec["priorityClassName"] = priority_class(level)
     if draft.devices:
         annotations[DEVICES] = orjson.dumps(draft.devices, option=orjson.OPT_SORT_KEYS).decode()
+    if shared := writable_host_paths(draft.spec):
+        annotations[HOST_PATHS] = ",".join(shared)
     if spec.get("reservation"):
         annotations[RESERVATION] = orjson.dumps(spec["reservation"], option=orjson.OPT_SORT_KEYS).decode()
     if profile.limited and not profile.spec.allow_privileged:
@@ -319,6 +323,17 @@ def _fact_name(fact: str) -> str:
 
 def _fact(fact: str) -> Object:
     return {"name": _fact_name(fact), "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": NODE_FACTS[fact]}}}
+
+
+def writable_host_paths(spec: Mapping[str, Any]) -> list[str]:
+    paths = {
+        str(one.get("name")): str(one["hostPath"].get("path"))
+        for one in spec.get("volumes") or ()
+        if one.get("hostPath")
+    }
+    mounts = [mount for one in spec.get("containers") or () for mount in one.get("volumeMounts") or ()]
+    found = {paths[one["name"]] for one in mounts if one.get("name") in paths and not one.get("readOnly")}
+    return sorted(path for path in found if not path.startswith("/dev/"))
 
 
 def priority_class(level: str) -> str:

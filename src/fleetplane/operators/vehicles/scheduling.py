@@ -10,13 +10,12 @@ That lower levels go first when there is no room is the scheduler's preemption, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import orjson
 
 from fleetplane.operators.vehicles.limits import LEVELS
-from fleetplane.operators.vehicles.plan import LEVEL, PREFIX
+from fleetplane.operators.vehicles.plan import HOST_PATHS, LEVEL, PREFIX
 from fleetplane.workloads.scheduler.cluster import Cluster
 from fleetplane.workloads.scheduler.filters import Refusal
 from fleetplane.workloads.scheduler.node import NodeInfo
@@ -31,6 +30,9 @@ class Criticality:
     """See the module. Stateless: everything is read off the node and the pods on it."""
 
     is_local = True
+
+    def concerns(self, shape: Shape) -> bool:
+        return level_of(shape) is not None
 
     def refuse(self, pod: PodInfo, node: NodeInfo, cluster: Cluster) -> Refusal | None:
         level = level_of(pod.shape)
@@ -59,8 +61,7 @@ class Criticality:
 
 def level_of(shape: Shape) -> str | None:
     """The level of a vehicle pod; ``None`` for any other."""
-    found = (shape.raw.get("metadata") or shape.raw).get("annotations") or {}
-    level = found.get(LEVEL)
+    level = (shape.raw.get("annotations") or {}).get(LEVEL)
     return level if level in LEVELS else None
 
 
@@ -74,17 +75,7 @@ def budget(text: str, level: str) -> dict[str, int]:
         return {"cpu": 0}
 
 
-def writable_host_paths(shape: Shape) -> Iterator[str]:
-    spec: Mapping[str, Any] = shape.raw.get("spec") or {}
-    paths = {
-        str(one.get("name")): str(one["hostPath"].get("path"))
-        for one in spec.get("volumes") or ()
-        if one.get("hostPath")
-    }
-    if not paths:
-        return
-    for container in spec.get("containers") or ():
-        for mount in container.get("volumeMounts") or ():
-            path = paths.get(str(mount.get("name")))
-            if path is not None and not mount.get("readOnly") and not path.startswith("/dev/"):
-                yield path
+def writable_host_paths(shape: Shape) -> list[str]:
+    """Host paths the pod may write, devices aside: what its expansion noted of them."""
+    found = (shape.raw.get("annotations") or {}).get(HOST_PATHS)
+    return found.split(",") if found else []
