@@ -17,6 +17,8 @@ from fleetplane.node import machine
 from fleetplane.node.runtime import ContainerRuntime, ContainerState, RuntimeFailure, Stats
 
 SAMPLE_SECONDS: Final = 15.0
+FIRST_SAMPLE_SECONDS: Final = 3.0
+"""The second sample comes soon, so that there are rates soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Usage:
         self.latest = NodeUse()
 
     async def run(self) -> None:
+        await self.sample()
+        await asyncio.sleep(FIRST_SAMPLE_SECONDS)
         while True:
             await self.sample()
             await asyncio.sleep(SAMPLE_SECONDS)

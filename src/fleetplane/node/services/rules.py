@@ -83,29 +83,27 @@ def _set(head: str, kind: str, elements: Sequence[str]) -> list[str]:
 
 
 def _entry_chains(bridge: str) -> list[str]:
-    look_up = [
-        "    ip daddr . meta l4proto . th dport vmap @services4",
-        "    ip6 daddr . meta l4proto . th dport vmap @services6",
-        "    fib daddr type local meta nfproto ipv4 meta l4proto . th dport vmap @nodeports4",
-        "    fib daddr type local meta nfproto ipv6 meta l4proto . th dport vmap @nodeports6",
-    ]
-    refuse = [
-        f"    {family} daddr . meta l4proto . th dport @empty{number} reject"
-        for family, number in (("ip", 4), ("ip6", 6))
-    ]
+    """Where packets come in. Pods' own packets are told by their interface: several planes may share a machine."""
     lines = []
-    for name, hook, priority in (("prerouting", "prerouting", "dstnat"), ("output", "output", "-100")):
+    for name, hook, priority, only in (
+        ("prerouting", "prerouting", "dstnat", f"iifname {bridge} "),
+        ("output", "output", "-100", ""),
+    ):
         lines += [
             f"  chain {name} {{",
             f"    type nat hook {hook} priority {priority}; policy accept;",
-            *look_up,
+            f"    {only}ip daddr . meta l4proto . th dport vmap @services4",
+            f"    {only}ip6 daddr . meta l4proto . th dport vmap @services6",
+            "    fib daddr type local meta nfproto ipv4 meta l4proto . th dport vmap @nodeports4",
+            "    fib daddr type local meta nfproto ipv6 meta l4proto . th dport vmap @nodeports6",
             "  }",
         ]
-    for hook in ("forward", "output"):
+    for hook, only in (("forward", f"iifname {bridge} "), ("output", "")):
         lines += [
             f"  chain refuse_{hook} {{",
             f"    type filter hook {hook} priority filter; policy accept;",
-            *refuse,
+            f"    {only}ip daddr . meta l4proto . th dport @empty4 reject",
+            f"    {only}ip6 daddr . meta l4proto . th dport @empty6 reject",
             "  }",
         ]
     lines += [
