@@ -25,7 +25,6 @@ from fleetplane.model.builtin.types import (
     PODS,
     PRIORITY_CLASSES,
     REPLICA_SETS,
-    RESOURCE_QUOTAS,
     SERVICE_ACCOUNTS,
     SERVICES,
     STATEFUL_SETS,
@@ -82,7 +81,6 @@ async def revision_of(client: Client) -> dict[str, str]:
         PODS,
         SERVICES,
         ENDPOINT_SLICES,
-        RESOURCE_QUOTAS,
         NODES,
         NAMESPACES,
     )
@@ -106,8 +104,6 @@ async def test_every_kind_comes_up_and_then_nothing_is_written(client: Client) -
         "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]},
     }
     await client.create(SERVICES, service)
-    quota = {"metadata": {"name": "q", "namespace": "default"}, "spec": {"hard": {"pods": "50", "services": "9"}}}
-    await client.create(RESOURCE_QUOTAS, quota)
 
     async def all_up() -> bool:
         up = [await ready(client, app) for app in ("web", "db", "agent")]
@@ -119,7 +115,6 @@ async def test_every_kind_comes_up_and_then_nothing_is_written(client: Client) -
     deployment = await client.get(DEPLOYMENTS, "web", "default")
     assert is_condition_true(deployment, "Available")
     assert deployment["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == "1"
-    assert (await client.get(RESOURCE_QUOTAS, "q", "default"))["status"]["used"] == {"pods": "8", "services": "2"}
     (slice_,) = (await client.list(ENDPOINT_SLICES, "default", labels="kubernetes.io/service-name=web")).items
     assert sum(one["conditions"]["ready"] for one in slice_["endpoints"]) == 3
     before = await revision_of(client)

@@ -1,4 +1,7 @@
-"""All built-in controllers of one manager, wired: what ``fleetplane up`` and ``fleetplane server`` run."""
+"""All built-in controllers of one manager, wired: what ``fleetplane up`` and ``fleetplane server`` run.
+
+ResourceQuota is not among them: the server counts usage itself, in the moment it admits a write.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,6 @@ from fleetplane.model.builtin.types import (
     PODS,
     REPLICA_SETS,
     REPLICATION_CONTROLLERS,
-    RESOURCE_QUOTAS,
     SECRETS,
     SERVICE_ACCOUNTS,
     SERVICES,
@@ -48,8 +50,6 @@ from fleetplane.workloads.namespaces.reconcile import Namespaces
 from fleetplane.workloads.nodes.lifecycle import LEASE_NAMESPACE, NodeLifecycle
 from fleetplane.workloads.nodes.taints import TaintEviction
 from fleetplane.workloads.podgc.reconcile import PodCollection
-from fleetplane.workloads.quota.reconcile import NAME as QUOTAS_NAME
-from fleetplane.workloads.quota.reconcile import Quotas
 from fleetplane.workloads.replicaset.reconcile import REPLICA_SET, REPLICATION_CONTROLLER, Replicas
 from fleetplane.workloads.scheduler.plugins import Plugins
 from fleetplane.workloads.scheduler.reconcile import Scheduler
@@ -119,7 +119,7 @@ def controllers(
     plugins = Plugins.installed() if scheduler_plugins is None else scheduler_plugins
     made = [
         *_of_namespaces(parts, root_certificate),
-        *_of_garbage_and_quotas(parts),
+        *_of_garbage(parts),
         *_of_workloads(parts),
         *_of_nodes(parts),
         *_of_storage(parts),
@@ -147,20 +147,10 @@ def _of_namespaces(parts: _Parts, root_certificate: str) -> list[Controller]:
     return made
 
 
-def _of_garbage_and_quotas(parts: _Parts) -> list[Controller]:
-    """The collector sees every object there is, so it also tells quotas when something comes or goes."""
-    actor, informer, manager = parts.actor, parts.informer, parts.manager
-    quotas = Quotas(
-        actor, informer(RESOURCE_QUOTAS), parts.pods, informer(SERVICES), informer(PERSISTENT_VOLUME_CLAIMS)
-    )
-
-    def wake_quotas(cluster: str, namespace: str) -> None:
-        for request in quotas.in_namespace(cluster, namespace):
-            manager.runner(QUOTAS_NAME).enqueue(request)
-
-    shared = [informer(one) for one in _SHARED]
-    collection = GarbageCollection(manager, actor, shared, informer(CUSTOM_RESOURCE_DEFINITIONS), wake_quotas)
-    return [collection.controller(), quotas.controller()]
+def _of_garbage(parts: _Parts) -> list[Controller]:
+    shared = [parts.informer(one) for one in _SHARED]
+    definitions = parts.informer(CUSTOM_RESOURCE_DEFINITIONS)
+    return [GarbageCollection(parts.manager, parts.actor, shared, definitions).controller()]
 
 
 def _of_workloads(parts: _Parts) -> list[Controller]:

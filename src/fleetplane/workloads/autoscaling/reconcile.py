@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from fleetplane.client.discovery import Discovered, Discovery
+from fleetplane.client.discovery import Discovered
 from fleetplane.client.informer import Informer
 from fleetplane.client.snapshot import ObjectKey
 from fleetplane.controller.conditions import Condition, with_conditions
@@ -35,7 +35,6 @@ class Autoscalers:
         self._actor = actor
         self._autoscalers = autoscalers
         self._pods = pods
-        self._discoveries: dict[str, Discovery] = {}
         self._histories: dict[str, History] = {}
 
     def controller(self) -> Controller:
@@ -63,9 +62,7 @@ class Autoscalers:
 
     async def target(self, cluster: str, scaler: Object) -> Discovered:
         reference = scaler["spec"]["scaleTargetRef"]
-        discovery = self._discoveries.setdefault(
-            cluster, Discovery(self._actor.client(cluster), self._actor.environment)
-        )
+        discovery = self._actor.discovery(cluster)
         return await discovery.by_kind(str(reference.get("apiVersion") or "v1"), str(reference.get("kind")))
 
     async def usage(self, cluster: str, space: str, selector: str) -> Usage:

@@ -17,6 +17,7 @@ from fleetplane.workloads.daemonset.placement import for_node, judge, target_nod
 from fleetplane.workloads.daemonset.plan import Plan, View, plan, recheck_after, status
 from fleetplane.workloads.shared import revisions
 from fleetplane.workloads.shared.actor import Actor
+from fleetplane.workloads.shared.adoption import Adopters, became_orphan
 from fleetplane.workloads.shared.history import Collision, History
 from fleetplane.workloads.shared.nodecache import NodeCache, place_changed
 from fleetplane.workloads.shared.ownership import owner_reference
@@ -33,10 +34,14 @@ class DaemonSets:
         self._pods = pods
         self._nodes = nodes
         self._control = PodControl(actor, pods)
+        self._adopters = Adopters(sets)
         self._history = History(actor, DAEMON_SETS, history)
 
     def controller(self) -> Controller:
-        watches = [Watch(NODES, self._all_of_cluster, predicate=place_changed), Watch(PODS, self._adopters)]
+        watches = [
+            Watch(NODES, self._all_of_cluster, predicate=place_changed),
+            Watch(PODS, self._adopters.of, predicate=became_orphan),
+        ]
         return Controller(
             "daemonset",
             DAEMON_SETS,
@@ -140,16 +145,3 @@ class DaemonSets:
 
     def _all_of_cluster(self, node: Snapshot) -> Iterable[Request]:
         return [one.key for one in self._sets.snapshots(cluster=node.key.cluster)]
-
-    def _adopters(self, pod: Snapshot) -> Iterable[Request]:
-        if pod.is_deleting or any(one.controller for one in pod.owners):
-            return []
-        found = self._sets.snapshots(pod.key.namespace, cluster=pod.key.cluster)
-        return [one.key for one in found if _selects(one.object, pod)]
-
-
-def _selects(owner: Object, pod: Snapshot) -> bool:
-    try:
-        return LabelSelector.from_object(owner["spec"].get("selector")).matches(pod.labels)
-    except ValueError:
-        return False

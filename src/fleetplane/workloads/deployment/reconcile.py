@@ -15,6 +15,7 @@ from fleetplane.workloads.deployment import progress, sets
 from fleetplane.workloads.deployment.plan import Plan, plan
 from fleetplane.workloads.shared import conditions
 from fleetplane.workloads.shared.actor import Actor, is_namespace_ending
+from fleetplane.workloads.shared.adoption import Adopters, became_orphan
 from fleetplane.workloads.shared.indexes import add_ownership, candidates
 from fleetplane.workloads.shared.ownership import claim, owner_reference
 from fleetplane.workloads.shared.podcache import PodCache
@@ -27,11 +28,12 @@ class Deployments:
         self._deployments = deployments
         self._sets = replica_sets
         self._pods = pods
+        self._adopters = Adopters(deployments)
         add_ownership(replica_sets)
 
     def controller(self) -> Controller:
         watches = [
-            Watch(REPLICA_SETS, self._possible_owners),
+            Watch(REPLICA_SETS, self._adopters.of, predicate=became_orphan),
             Watch(PODS, self._waiting_to_be_recreated, predicate=_is_deletion),
         ]
         return Controller(
@@ -117,14 +119,6 @@ class Deployments:
 
     # what else wakes a Deployment
 
-    def _possible_owners(self, snapshot: Snapshot) -> Iterable[Request]:
-        """Who might adopt a ReplicaSet without an owner."""
-        if snapshot.is_deleting or any(one.controller for one in snapshot.owners):
-            return []
-        key = snapshot.key
-        found = self._deployments.snapshots(key.namespace, cluster=key.cluster)
-        return [one.key for one in found if _selects(one.object, snapshot)]
-
     def _waiting_to_be_recreated(self, snapshot: Snapshot) -> Iterable[Request]:
         """A Deployment that recreates waits for its last old pod to go."""
         owner = next((one for one in snapshot.owners if one.controller and one.kind == "ReplicaSet"), None)
@@ -140,10 +134,3 @@ class Deployments:
 
 def _is_deletion(change: Change) -> bool:
     return change.event == "DELETED"
-
-
-def _selects(deployment: Object, snapshot: Snapshot) -> bool:
-    try:
-        return LabelSelector.from_object(deployment["spec"].get("selector")).matches(snapshot.labels)
-    except ValueError:
-        return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fleetplane.client.discovery import Discovery
 from fleetplane.client.informer import Informer
 from fleetplane.client.snapshot import ObjectKey, Snapshot
 from fleetplane.controller.controller import Controller, Request, Result, Watch
@@ -37,7 +36,6 @@ class Budgets:
         self._budgets = budgets
         self._pods = pods
         self._sized = {(one.resource.api_version, one.resource.kind): one for one in sized}
-        self._discoveries: dict[str, Discovery] = {}
         budgets.add_index(_BY_NAMESPACE, lambda one: [f"{one.key.cluster}/{one.key.namespace}"])
 
     def controller(self) -> Controller:
@@ -103,11 +101,8 @@ class Budgets:
         return owner.uid, 1 if replicas is None else int(replicas)
 
     async def _ask_size(self, cluster: str, space: str, owner: OwnerReference) -> tuple[str, int] | None:
-        discovery = self._discoveries.setdefault(
-            cluster, Discovery(self._actor.client(cluster), self._actor.environment)
-        )
         try:
-            kind = await discovery.by_kind(owner.api_version, owner.kind)
+            kind = await self._actor.discovery(cluster).by_kind(owner.api_version, owner.kind)
             if "scale" not in kind.subresources:
                 return None
             scale = await self._actor.client(cluster).get_subresource(kind.type, owner.name, "scale", space)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from fleetplane.client.discovery import Discovery
 from fleetplane.client.protocol import Client
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, finalizers, is_deleting, metadata, owner_references, uid
@@ -42,7 +41,6 @@ class Collector:
     def __init__(self, actor: Actor, graph: Graph) -> None:
         self._actor = actor
         self._graph = graph
-        self._discoveries: dict[str, Discovery] = {}
         self._absent: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._told: OrderedDict[tuple[str, str], None] = OrderedDict()
 
@@ -83,7 +81,7 @@ class Collector:
 
     async def _ask(self, identity: Identity, owner: Owner) -> Object | None:
         """The owner as the reference names it; None when there is none, or another of that name."""
-        discovery = self._discovery(identity.cluster)
+        discovery = self._actor.discovery(identity.cluster)
         try:
             kind = (await discovery.by_kind(owner.api_version, owner.kind)).type
         except ApiError as error:
@@ -99,13 +97,6 @@ class Collector:
                 return None
             raise
         return found if uid(found) == owner.uid else None
-
-    def _discovery(self, cluster: str) -> Discovery:
-        found = self._discoveries.get(cluster)
-        if found is None:
-            found = Discovery(self._actor.client(cluster), self._actor.environment)
-            self._discoveries[cluster] = found
-        return found
 
     def _tell_misplaced(self, identity: Identity, owner: Owner) -> None:
         key = (identity.uid, owner.uid)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -51,10 +51,7 @@ class _Followed:
 
 
 class GarbageCollection:
-    """``shared`` are informers that exist anyway: what they see need not be watched twice.
-
-    ``on_change`` is told (cluster, namespace) when an object of any other resource comes or goes.
-    """
+    """``shared`` are informers that exist anyway: what they see need not be watched twice."""
 
     def __init__(
         self,
@@ -62,9 +59,7 @@ class GarbageCollection:
         actor: Actor,
         shared: Iterable[Informer],
         definitions: Informer,
-        on_change: Callable[[str, str], None] = lambda _cluster, _namespace: None,
     ) -> None:
-        self._on_change = on_change
         self._manager = manager
         self._actor = actor
         self._definitions = definitions
@@ -171,13 +166,9 @@ class GarbageCollection:
             self._enqueue(self.graph.observe(change.new.key.cluster, resource, meta))
 
     def _see(self, resource: ResourceType, cluster: str, meta: Meta) -> None:
-        if meta.namespace:
-            self._on_change(cluster, meta.namespace)
         self._enqueue(self.graph.observe(cluster, resource, meta))
 
     def _lose(self, _: ResourceType, cluster: str, meta: Meta) -> None:
-        if meta.namespace:
-            self._on_change(cluster, meta.namespace)
         self._gone((cluster, meta.uid))
 
     def _gone(self, key: Uid) -> None:

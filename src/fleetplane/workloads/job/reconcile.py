@@ -18,6 +18,7 @@ from fleetplane.model.selectors import LabelSelector
 from fleetplane.workloads.job.plan import NewPod, Plan, expires_after, is_finished, is_indexed, plan
 from fleetplane.workloads.job.pods import FAILURES, FINALIZER, IGNORED_FAILURES, INDEX, JobPod, job_pod
 from fleetplane.workloads.shared.actor import Actor
+from fleetplane.workloads.shared.adoption import Adopters, became_orphan
 from fleetplane.workloads.shared.ownership import owner_reference
 from fleetplane.workloads.shared.podcache import PodCache
 from fleetplane.workloads.shared.podclaims import claim_pods
@@ -36,10 +37,11 @@ class Jobs:
         self._actor = actor
         self._jobs = jobs
         self._pods = pods
+        self._adopters = Adopters(jobs)
         self._control = PodControl(actor, pods)
 
     def controller(self) -> Controller:
-        watch = Watch(PODS, self._loosed_from)
+        watch = Watch(PODS, self._adopters.of, predicate=became_orphan)
         return Controller("job", JOBS, self.reconcile, owns=[PODS], watches=[watch], max_concurrent=8, resync=None)
 
     async def reconcile(self, request: Request) -> Result | None:
@@ -148,18 +150,6 @@ class Jobs:
             if error.code != 404:
                 raise
 
-    def _loosed_from(self, snapshot: Snapshot) -> Iterable[Request]:
-        """Jobs that might adopt an orphan; and pods whose Job is gone, which nobody else would free."""
-        owned = any(one.controller for one in snapshot.owners)
-        if owned or snapshot.is_deleting:
-            return []
-        key = snapshot.key
-        return [
-            one.key
-            for one in self._jobs.snapshots(key.namespace, cluster=key.cluster)
-            if _selects(one.object, snapshot)
-        ]
-
 
 class OrphanPods:
     """Pods that still carry the Job finalizer though no Job counts them: frees them, so that they can go."""
@@ -235,10 +225,3 @@ def _with_index(container: dict[str, Any]) -> Object:
     if any(one.get("name") == _INDEX_VARIABLE["name"] for one in env):
         return container
     return {**container, "env": [*env, _INDEX_VARIABLE]}
-
-
-def _selects(job: Object, snapshot: Snapshot) -> bool:
-    try:
-        return LabelSelector.from_object(job["spec"].get("selector")).matches(snapshot.labels)
-    except ValueError:
-        return False

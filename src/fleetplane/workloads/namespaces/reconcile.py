@@ -69,7 +69,7 @@ class Namespaces:
     async def _delete_all(self, client: Client, space: str, one: Discovered, content: Content) -> None:
         """Deletes all objects of one resource, and notes what stays for now."""
         try:
-            if not await self._left(client, space, one):
+            if not (await client.list(one.type, space, limit=1)).items:
                 return
             if "deletecollection" in one.verbs:
                 await client.delete_collection(one.type, space, propagation="Background")

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fleetplane.client.informer import Informer
-from fleetplane.client.snapshot import Snapshot
 from fleetplane.controller.controller import Controller, Request, Result, Watch
 from fleetplane.controller.errors import Permanent
 from fleetplane.model.builtin.types import PODS, REPLICA_SETS, REPLICATION_CONTROLLERS
@@ -16,6 +15,7 @@ from fleetplane.model.resources import ResourceType
 from fleetplane.model.selectors import LabelSelector
 from fleetplane.workloads.replicaset.plan import Failure, Plan, plan, recheck_after, status
 from fleetplane.workloads.shared.actor import Actor
+from fleetplane.workloads.shared.adoption import Adopters, became_orphan
 from fleetplane.workloads.shared.indexes import CONTROLLER, add_ownership
 from fleetplane.workloads.shared.ownership import owner_reference
 from fleetplane.workloads.shared.podcache import PodCache
@@ -32,14 +32,9 @@ class Kind:
     selects_by_map: bool = False
 
     def selector(self, owner: Object) -> LabelSelector:
-        """Raises Permanent for one that cannot be read."""
+        """Raises ValueError for one that cannot be read."""
         written = owner["spec"].get("selector")
-        try:
-            if self.selects_by_map:
-                return LabelSelector.from_labels(written)
-            return LabelSelector.from_object(written)
-        except ValueError as error:
-            raise Permanent(f"the selector cannot be read: {error}", reason="InvalidSelector") from None
+        return LabelSelector.from_labels(written) if self.selects_by_map else LabelSelector.from_object(written)
 
 
 REPLICA_SET = Kind(REPLICA_SETS)
@@ -55,10 +50,11 @@ class Replicas:
         self._owners = owners
         self._pods = pods
         self._control = PodControl(actor, pods)
+        self._adopters = Adopters(owners, kind.selector)
         add_ownership(owners)
 
     def controller(self, name: str) -> Controller:
-        watch = Watch(PODS, self._orphan_owners)
+        watch = Watch(PODS, self._adopters.of, predicate=became_orphan)
         return Controller(
             name, self._kind.resource, self.reconcile, owns=[PODS], watches=[watch], max_concurrent=8, resync=None
         )
@@ -70,7 +66,10 @@ class Replicas:
         if not await self._control.resolve(uid(owner)):
             return Result(requeue_after=0.1)
         reference = owner_reference(owner, self._kind.resource)
-        selector = self._kind.selector(owner)
+        try:
+            selector = self._kind.selector(owner)
+        except ValueError as wrong:
+            raise Permanent(f"the selector cannot be read: {wrong}", reason="InvalidSelector") from None
         owned = await claim_pods(
             self._actor, self._pods, request.cluster, self._kind.resource, owner, reference, selector
         )
@@ -108,20 +107,3 @@ class Replicas:
             return owned
         siblings = self._owners.snapshots_by_index(CONTROLLER, parent.uid)
         return [pod for one in siblings for pod in self._pods.owned_by(one.uid)]
-
-    def _orphan_owners(self, snapshot: Snapshot) -> Iterable[Request]:
-        """Who might adopt a pod without an owner."""
-        if snapshot.is_deleting or any(one.controller for one in snapshot.owners):
-            return []
-        key = snapshot.key
-        return [
-            one.key
-            for one in self._owners.snapshots(key.namespace, cluster=key.cluster)
-            if self._would_match(one, snapshot)
-        ]
-
-    def _would_match(self, owner: Snapshot, pod: Snapshot) -> bool:
-        try:
-            return self._kind.selector(owner.object).matches(pod.labels)
-        except Permanent:
-            return False

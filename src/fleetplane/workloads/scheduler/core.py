@@ -25,8 +25,9 @@ from fleetplane.workloads.scheduler.shape import DEFAULT_SCHEDULER, PodInfo, Sha
 _BEFORE_NODES: Final = "VolumeBinding"
 _FIRST_LOOK: Final = 128
 """Nodes that the first pod of a shape chooses among."""
-_REMEMBERED: Final = 256
-"""Shapes whose candidates are kept; the least lately used is forgotten."""
+_REMEMBERED_ANSWERS: Final = 200_000
+_FEWEST_REMEMBERED: Final = 16
+"""Candidates of so many shapes are kept, of more while their answers (one per node) are not too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,7 @@ class Core:
             # Most shapes come in numbers, but some come once: the first pod of one does not ask every node.
             node = self._first_of_shape(pod, cluster)
             found = self._candidates[key] = Candidates(pod.shape, cluster, self._plugins)
-            while len(self._candidates) > _REMEMBERED:
+            while len(self._candidates) > max(_FEWEST_REMEMBERED, _REMEMBERED_ANSWERS // max(1, len(cluster.nodes))):
                 self._candidates.popitem(last=False)
             if node is not None:
                 return node, {}

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from fleetplane.client.informer import Informer
 from fleetplane.model.builtin.types import PERSISTENT_VOLUME_CLAIMS
-from fleetplane.model.objects import Object, is_deleting, name
+from fleetplane.model.objects import Object, is_deleting, name, resource_version, uid
 from fleetplane.model.objects import annotations as annotations_of
 from fleetplane.workloads.scheduler.cluster import Cluster
 from fleetplane.workloads.scheduler.filters import Refusal
@@ -39,6 +39,8 @@ class Volumes:
         self._claims = claims
         self._volumes = volumes
         self._classes = classes
+        self._free_for: tuple[str, str, str, str] = ("", "", "", "")
+        self._free: list[Object] = []
 
     def concerns(self, shape: Shape) -> bool:
         return bool(shape.claims)
@@ -86,10 +88,17 @@ class Volumes:
         return matching.allowed_on(storage_class, node.labels)
 
     def _free_volume(self, cluster: str, claim: Mapping[str, Any], node: NodeInfo) -> Object | None:
-        reachable = (
-            one for one in self._volumes.list(cluster=cluster) if matching.reachable_from(one, node.name, node.labels)
-        )
-        return matching.best(reachable, claim)
+        free = self._free_volumes(cluster, claim)
+        return matching.best((one for one in free if matching.reachable_from(one, node.name, node.labels)), claim)
+
+    def _free_volumes(self, cluster: str, claim: Mapping[str, Any]) -> list[Object]:
+        """Volumes the claim could have; the answer serves all nodes of one pass."""
+        key = (cluster, uid(claim), resource_version(claim), self._volumes.resource_version)
+        if self._free_for != key:
+            fitting = (one for one in self._volumes.list(cluster=cluster) if matching.fits(one, claim))
+            self._free = [one for one in fitting if not one["spec"].get("claimRef") or matching.claimed_by(one, claim)]
+            self._free_for = key
+        return self._free
 
     # after
 

@@ -7,9 +7,11 @@ whose answer was lost is looked up before anything is done again: names are chos
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
+from fleetplane.client.discovery import Discovery
 from fleetplane.client.protocol import CLUSTER_ANNOTATION, Client, Unreachable
 from fleetplane.controller.events import EventRecorder
 from fleetplane.model.environment import Environment
@@ -20,6 +22,7 @@ from fleetplane.workloads.shared.ownership import Claims, adoption_patch, releas
 from fleetplane.workloads.shared.templates import same_meaning
 
 ATTEMPTS: Final = 3
+REMEMBERED_CATALOGUES: Final = 16
 _BETWEEN_ATTEMPTS: Final = 0.05
 
 
@@ -30,9 +33,20 @@ class Actor:
         self.environment = environment
         self._client = client
         self._events = events
+        self._discoveries: OrderedDict[str, Discovery] = OrderedDict()
 
     def client(self, cluster: str) -> Client:
         return self._client.in_cluster(cluster)
+
+    def discovery(self, cluster: str) -> Discovery:
+        """What the cluster serves. Only the clusters asked about lately are remembered: catalogues are large."""
+        found = self._discoveries.get(cluster)
+        if found is None:
+            found = self._discoveries[cluster] = Discovery(self.client(cluster), self.environment)
+            while len(self._discoveries) > REMEMBERED_CATALOGUES:
+                self._discoveries.popitem(last=False)
+        self._discoveries.move_to_end(cluster)
+        return found
 
     @property
     def all_clusters(self) -> Client:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from fleetplane.client.informer import Informer
-from fleetplane.client.snapshot import ObjectKey, Snapshot
+from fleetplane.client.snapshot import ObjectKey
 from fleetplane.controller.controller import Controller, Request, Result, Watch
 from fleetplane.controller.errors import Permanent
 from fleetplane.model.builtin.types import CONTROLLER_REVISIONS, PODS, STATEFUL_SETS
@@ -15,6 +15,7 @@ from fleetplane.model.objects import Object, is_deleting, labels, metadata, name
 from fleetplane.model.selectors import LabelSelector
 from fleetplane.workloads.shared import revisions
 from fleetplane.workloads.shared.actor import Actor
+from fleetplane.workloads.shared.adoption import Adopters, became_orphan
 from fleetplane.workloads.shared.history import Collision, History
 from fleetplane.workloads.shared.ownership import owner_reference
 from fleetplane.workloads.shared.podcache import PodCache
@@ -40,6 +41,7 @@ class StatefulSets:
         self._pods = pods
         self._claims = Claims(actor, claims)
         self._control = PodControl(actor, pods, _WORDS)
+        self._adopters = Adopters(sets)
         self._history = History(actor, STATEFUL_SETS, history)
 
     def controller(self) -> Controller:
@@ -48,7 +50,7 @@ class StatefulSets:
             STATEFUL_SETS,
             self.reconcile,
             owns=[PODS, CONTROLLER_REVISIONS],
-            watches=[Watch(PODS, self._adopters)],
+            watches=[Watch(PODS, self._adopters.of, predicate=became_orphan)],
             max_concurrent=8,
             resync=None,
         )
@@ -145,21 +147,8 @@ class StatefulSets:
         live = [*worn, name(current), name(update)]
         await self._history.forget(cluster, revisions.beyond_history(known, live, limit))
 
-    def _adopters(self, pod: Snapshot) -> Iterable[Request]:
-        if pod.is_deleting or any(one.controller for one in pod.owners):
-            return []
-        found = self._sets.snapshots(pod.key.namespace, cluster=pod.key.cluster)
-        return [one.key for one in found if _selects(one.object, pod)]
-
 
 def _current(owner: Object, known: Sequence[Object], update: Object) -> Object:
     """The revision that is being left; the present one when nothing is."""
     wanted = (owner.get("status") or {}).get("currentRevision")
     return next((one for one in known if name(one) == wanted), update)
-
-
-def _selects(owner: Object, pod: Snapshot) -> bool:
-    try:
-        return LabelSelector.from_object(owner["spec"].get("selector")).matches(pod.labels)
-    except ValueError:
-        return False
