@@ -113,6 +113,8 @@ class VehDeployments:
         try:
             if redundancy.policy_of(app.spec.deployment_policy) == PASSIVE:
                 return await self._passive(context, app, profile, wanted)
+            if await _leave(context, profile, context.children()):
+                return Result(requeue_after=1.0)
             return await self._together(context, app, wanted)
         except ApiError as error:
             if error.code == 403 and "serviceaccount" in error.message:
@@ -264,7 +266,9 @@ class VehDeployments:
         if uid(live) != app.uid or is_deleting(live):
             return None
         selector = f"{OWNER_UID_LABEL}={app.uid}"
-        pods = (await context.client.list(PODS, profile.namespace, labels=selector)).items
+        pods = (await context.client.list(PODS, None, labels=selector)).items
+        if await _leave(context, profile, pods):
+            return Result(requeue_after=1.0)
         there = {str(metadata(one)["name"]): one for one in pods}
         active = str((live.get("status") or {}).get("active") or "")
         for one in wanted:
@@ -443,6 +447,14 @@ def _watched(wanted: list[Object], there: Mapping[str, Object], on_loss: str) ->
     if on_loss == "SafeState":
         return [watcher]
     return [watcher, *(one for one in wanted if one is not watcher and metadata(one)["name"] in there)]
+
+
+async def _leave(context: Context[Any], profile: Profile, pods: Sequence[Object]) -> bool:
+    """Pods in another namespace are of an earlier AppType, and may be active: all are gone before others begin."""
+    strays = [one for one in pods if metadata(one).get("namespace") != profile.namespace]
+    for pod in strays:
+        await delete_pod(context, pod, grace=FENCE_GRACE)
+    return bool(strays)
 
 
 async def _create_frozen(context: Context[Any], pod: Object) -> None:
