@@ -19,7 +19,7 @@ from tests.node import image
 from fleetplane.client.http import connect_to
 from fleetplane.client.kubeconfig import find_access
 from fleetplane.client.protocol import Client
-from fleetplane.model.builtin.types import CONFIG_MAPS, EVENTS, NODES, PODS
+from fleetplane.model.builtin.types import CONFIG_MAPS, EVENTS, NODES, PODS, RUNTIME_CLASSES
 from fleetplane.model.environment import SystemEnvironment
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import is_condition_true
@@ -300,3 +300,15 @@ async def test_a_killed_agent_disturbs_nobody(tmp_path: Path) -> None:
             upped.process.kill()
         for directory in (upped.data / "nodes").glob("*"):
             await remove_local_node(directory, SystemEnvironment())
+
+
+async def test_a_runtime_class_names_the_oci_runtime(client: Client) -> None:
+    await client.create(RUNTIME_CLASSES, {"metadata": {"name": "usual"}, "handler": "runc"})
+    await create(client, pod("classy", runtimeClassName="usual"))
+    await until(client, "classy", in_phase("Running"))
+    await client.create(RUNTIME_CLASSES, {"metadata": {"name": "unknown"}, "handler": "nothing"})
+    await create(client, pod("odd", runtimeClassName="unknown"))
+
+    await until(client, "odd", waits_for("CreateContainerError"))
+    for name in ("classy", "odd"):
+        await client.delete(PODS, name, "default", grace_period_seconds=0)

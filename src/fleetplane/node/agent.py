@@ -136,6 +136,7 @@ class NodeAgent:
             self._recorder,
             lambda pod: NodeFacts(self._addresses, info.name),
             asker=asker,
+            unenforced=info.unenforced,
             on_status=self._status_changed,
             on_ended=self._ended,
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from fleetplane.node.building import container_labels, sandbox_labels
+from fleetplane.node.building import ConfigFailure, container_labels, sandbox_labels
 from fleetplane.node.environment_variables import container_environment, expand, expand_all
 from fleetplane.node.files import write_private
 from fleetplane.node.names import ClusterNames, host_hosts_file, host_name, hosts_file, pod_dns, resolv_conf
@@ -88,7 +88,16 @@ class FullBuilder:
     async def prepare(self, pod: PodView) -> None:
         await self.volumes.prepare(pod, self.facts(()))
 
-    def sandbox(self, pod: PodView, attempt: int) -> SandboxSpec:
+    async def _handler(self, pod: PodView) -> str:
+        name = str(pod.spec.get("runtimeClassName") or "")
+        if not name:
+            return ""
+        found = await self._sources.runtime_class(name)
+        if found is None:
+            raise ConfigFailure(f'RuntimeClass "{name}" not found', "FailedCreatePodSandBox")
+        return str(found.get("handler") or "")
+
+    async def sandbox(self, pod: PodView, attempt: int) -> SandboxSpec:
         spec, settings = pod.spec, self._settings()
         share_processes = bool(spec.get("shareProcessNamespace"))
         pid: NamespaceMode = "host" if spec.get("hostPID") else "pod" if share_processes else "container"
@@ -107,6 +116,7 @@ class FullBuilder:
             shared=lasting > 1,
             ports=_ports(pod),
             dns=pod_dns(pod, settings.names),
+            handler=await self._handler(pod),
             sysctls={str(s["name"]): str(s["value"]) for s in (spec.get("securityContext") or {}).get("sysctls") or []},
         )
 

@@ -41,7 +41,8 @@ class PodBuilder(Protocol):
     async def prepare(self, pod: PodView) -> None:
         """Make the pod's volumes. Raises ConfigFailure."""
 
-    def sandbox(self, pod: PodView, attempt: int) -> SandboxSpec: ...
+    async def sandbox(self, pod: PodView, attempt: int) -> SandboxSpec:
+        """Raises ConfigFailure."""
 
     async def container(
         self, pod: PodView, container: ContainerView, attempt: int, sandbox: Sandbox, image: Image
@@ -87,7 +88,7 @@ class PlainBuilder:
     async def prepare(self, pod: PodView) -> None:
         return
 
-    def sandbox(self, pod: PodView, attempt: int) -> SandboxSpec:
+    async def sandbox(self, pod: PodView, attempt: int) -> SandboxSpec:
         spec, node = pod.spec, str(pod.spec.get("nodeName") or "")
         network: NetworkMode = "host" if pod.host_network else "pod"
         pid: NamespaceMode = "host" if spec.get("hostPID") else "container"

@@ -46,6 +46,7 @@ class PodEngine:
         *,
         asker: NetworkAsker | None = None,
         images: Images | None = None,
+        unenforced: str = "",
         on_status: Callable[[PodWorker], None],
         on_ended: Callable[[PodWorker], None],
     ) -> None:
@@ -59,6 +60,7 @@ class PodEngine:
         self.hooks = HookRunner(runtime, self.asker)
         self.workers: dict[str, PodWorker] = {}
         self._by_name: dict[tuple[str, str, str], PodWorker] = {}
+        self.unenforced = unenforced
         self._prober = prober
         self._on_status = on_status
         self._on_ended = on_ended

@@ -76,9 +76,8 @@ class PodOperations:
     async def start_sandbox(self, attempt: int) -> None:
         environment = self._worker.around.environment
         try:
-            sandbox = await self._worker.around.runtime.start_sandbox(
-                self._worker.around.builder.sandbox(self._worker.pod, attempt)
-            )
+            spec = await self._worker.around.builder.sandbox(self._worker.pod, attempt)
+            sandbox = await self._worker.around.runtime.start_sandbox(spec)
         except (RuntimeFailure, ConfigFailure) as error:
             message = f"Failed to create pod sandbox: {error.message}"
             self._worker.say("FailedCreatePodSandBox", message, warning=True)
@@ -119,13 +118,14 @@ class PodOperations:
             return
         runtime, builder, pod = self._worker.around.runtime, self._worker.around.builder, self._worker.pod
         try:
+            shared = await builder.sandbox(pod, sandbox.attempt)
             spec = await builder.container(pod, container, attempt, sandbox, obtained.image)
         except ConfigFailure as error:
             self._refused(container, error.reason, error.message)
             return
         await self._remove_never_started(container.name)
         try:
-            container_id = await runtime.create_container(sandbox, spec, builder.sandbox(pod, sandbox.attempt))
+            container_id = await runtime.create_container(sandbox, spec, shared)
         except RuntimeFailure as error:
             self._refused(container, error.reason or "CreateContainerError", error.message)
             return
@@ -163,6 +163,9 @@ class PodOperations:
         self._worker.picture.containers[container_id] = state
         self._worker.note(container.name, resources=builder.resources(pod, container))
         self._worker.say("Started", f"Started container {container.name}", container=container)
+        if self._worker.around.unenforced and (container.spec.get("resources") or {}).get("limits"):
+            text = f"The limits of container {container.name} are not enforced: {self._worker.around.unenforced}"
+            self._worker.say("LimitsNotEnforced", text, warning=True, container=container)
         await self._post_start(container, container_id)
 
     async def _started(self, created: ContainerState) -> ContainerState:

@@ -81,7 +81,8 @@ class SandboxSpec:
     dns: DnsConfig = DnsConfig()
     sysctls: Mapping[str, str] = field(default_factory=dict)
     cgroup_parent: str = ""
-    user_namespace: bool = False
+    handler: str = ""
+    """What the pod's RuntimeClass names: for Podman an OCI runtime. Empty for the usual one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,11 +308,15 @@ class RuntimeEvent:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeInfo:
-    """``name`` is what stands before ``://`` in container ids. ``notes`` are limits it cannot enforce, in words."""
+    """``name`` is what stands before ``://`` in container ids. ``notes`` say in words what it cannot do here.
+
+    ``unenforced`` is why CPU and memory limits have no effect; empty where they have.
+    """
 
     name: str
     version: str
     notes: tuple[str, ...] = ()
+    unenforced: str = ""
 
 
 class RuntimeFailure(Exception):

@@ -19,6 +19,7 @@ from fleetplane.model.builtin.types import (
     CONFIG_MAPS,
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
+    RUNTIME_CLASSES,
     SECRETS,
     SERVICE_ACCOUNTS,
     SERVICES,
@@ -54,6 +55,9 @@ class Sources:
 
     async def volume(self, name: str) -> Object | None:
         return await self._fetch(PERSISTENT_VOLUMES, "", name)
+
+    async def runtime_class(self, name: str) -> Object | None:
+        return await self._fetch(RUNTIME_CLASSES, "", name)
 
     async def services(self, namespace: str) -> list[Object]:
         """The Services of a namespace and ``default/kubernetes``, as containers' environment shows them."""

@@ -77,6 +77,8 @@ class Surroundings(Protocol):
     images: Images
     hooks: HookRunner
     recorder: Recorder
+    unenforced: str
+    """Why limits have no effect on this node; empty where they have."""
 
     def facts_of(self, pod: PodView) -> NodeFacts:
         """What statuses say of the node this pod is on."""

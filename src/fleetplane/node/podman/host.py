@@ -40,6 +40,15 @@ class HostFacts:
         return bool(self.oci_runtime) or not self.may_raise_limits or self.cgroup_manager == "cgroupfs"
 
     @property
+    def why_no_limits(self) -> str:
+        """Why limits of CPU and memory have no effect here; empty where they have."""
+        if self.cgroups == "none":
+            return "no cgroups are mounted on this machine"
+        if not self.root and self.cgroups != "v2":
+            return "without root, cgroup v1 lets nobody set limits"
+        return ""
+
+    @property
     def flags(self) -> list[str]:
         """Podman's global options on this host."""
         chosen = [f"--cgroup-manager={self.cgroup_manager}"]

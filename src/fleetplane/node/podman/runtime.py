@@ -127,7 +127,7 @@ class PodmanRuntime:
         return cls(host, service, api, network, instance, environment, version, notes)
 
     async def info(self) -> RuntimeInfo:
-        return RuntimeInfo("podman", self._version, self._notes)
+        return RuntimeInfo("podman", self._version, self._notes, self._host.why_no_limits)
 
     # Sandboxes
 
@@ -224,8 +224,10 @@ class PodmanRuntime:
             rlimits={} if self._host.may_raise_limits else self._host.rlimits,
             instance={**self._instance, Label.NETWORK: shared.network},
         )
-        if self._host.oci_runtime:
-            body["oci_runtime"] = self._host.oci_runtime
+        if handler := shared.handler or self._host.oci_runtime:
+            body["oci_runtime"] = handler
+        if self._host.why_no_limits:
+            del body["resource_limits"]  # Podman would refuse the container
         try:
             made = await self._api.call("POST", "/containers/create", body)
         except NotThere as error:
@@ -236,7 +238,20 @@ class PodmanRuntime:
             # Of an attempt whose answer never came: it was made, and never started.
             await self.remove_container(str(body["name"]))
             made = await self._api.call("POST", "/containers/create", body)
-        return str(made["Id"])
+        container_id = str(made["Id"])
+        if shared.handler:
+            await self._check_handler(container_id, shared.handler)
+        return container_id
+
+    async def _check_handler(self, container_id: str, handler: str) -> None:
+        """Some versions of Podman silently take another OCI runtime than the one asked for."""
+        taken = str((await self._inspect(container_id)).get("OCIRuntime") or "")
+        if Path(taken).name != Path(handler).name:
+            await self.remove_container(container_id)
+            raise RuntimeFailure(
+                f'Podman {self._version} would run this with {taken} instead of the OCI runtime "{handler}" that its '
+                "RuntimeClass names; configure that runtime in containers.conf, or use a newer Podman"
+            )
 
     async def start_container(self, container_id: str) -> None:
         try:
