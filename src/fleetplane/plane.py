@@ -51,6 +51,8 @@ from fleetplane.store.sqlite import SqliteStore
 from fleetplane.workloads.assembly import controllers
 
 _WAIT_FOR_NODES = 100
+_WATCH_WINDOW = 4000
+"""Changes kept in memory for watchers that come back; older ones are read from the store's log."""
 BOOTSTRAP_USER = UserInfo("system:apiserver", groups=(MASTERS_GROUP, "system:authenticated"))
 CONTROLLER_USER = UserInfo("system:kube-controller-manager", groups=(MASTERS_GROUP, "system:authenticated"))
 PROXY_USER = UserInfo("system:kube-proxy", groups=("system:authenticated",))
@@ -330,7 +332,9 @@ class Plane:
             raise PlaneError("PostgreSQL needs the asyncpg package; install fleetplane[postgresql]") from None
         try:
             settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            store = await PostgresStore.open(settings.store, environment=self.environment, history=versions_kept)
+            store = await PostgresStore.open(
+                settings.store, environment=self.environment, history=versions_kept, watch_window=_WATCH_WINDOW
+            )
         except (StoreError, OSError) as error:
             raise PlaneError(f"cannot open the PostgreSQL store: {error}") from None
         self._stack.push_async_callback(store.close)
@@ -343,7 +347,10 @@ class Plane:
         try:
             settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             store = await SqliteStore.open(
-                settings.data_dir / "fleetplane.db", environment=self.environment, history=versions_kept
+                settings.data_dir / "fleetplane.db",
+                environment=self.environment,
+                history=versions_kept,
+                watch_window=_WATCH_WINDOW,
             )
         except StoreLocked as error:
             raise PlaneError(str(error)) from None
