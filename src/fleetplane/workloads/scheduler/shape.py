@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 import msgspec
 import orjson
 
+from fleetplane.model import pod_resources
 from fleetplane.model.objects import Object
 from fleetplane.model.quantity import Quantity
 from fleetplane.model.selectors import LabelSelector
@@ -362,30 +363,13 @@ def amounts(written: Mapping[str, Any] | None) -> Amounts:
     return {resource: amount(resource, value) for resource, value in (written or {}).items()}
 
 
-def _container_requests(container: Mapping[str, Any]) -> Amounts:
-    return amounts((container.get("resources") or {}).get("requests"))
-
-
 def pod_requests(spec: Mapping[str, Any]) -> Amounts:
-    """What the whole pod needs at its largest moment (KEP-753 for sidecars, KEP-2837 for pod-level resources)."""
-    total: Amounts = {}
-    for one in spec.get("containers") or ():
-        add(total, _container_requests(one))
-    sidecars: Amounts = {}
-    largest_start: Amounts = {}
-    for one in spec.get("initContainers") or ():
-        mine = _container_requests(one)
-        if one.get("restartPolicy") == "Always":
-            add(total, mine)
-            add(sidecars, mine)
-            mine = dict(sidecars)
-        else:
-            add(mine, sidecars)
-        _raise_to(largest_start, mine)
-    _raise_to(total, largest_start)
-    total |= amounts((spec.get("resources") or {}).get("requests"))
-    add(total, amounts(spec.get("overhead")))
-    return total
+    """What the whole pod needs at its largest moment; nothing where that cannot be read."""
+    try:
+        found = pod_resources.pod_requests({"spec": spec})
+    except (ValueError, TypeError):
+        return {}
+    return {name: one.milli_value() if name == "cpu" else one.value() for name, one in found.items()}
 
 
 def scored(spec: Mapping[str, Any], resource: str, default: int) -> int:
@@ -399,17 +383,6 @@ def scored(spec: Mapping[str, Any], resource: str, default: int) -> int:
     if whole is not None:
         return amount(resource, whole)
     return sum(one(container) for container in spec.get("containers") or ())
-
-
-def add(total: Amounts, more: Mapping[str, int]) -> None:
-    for resource, value in more.items():
-        total[resource] = total.get(resource, 0) + value
-
-
-def _raise_to(total: Amounts, floor: Mapping[str, int]) -> None:
-    for resource, value in floor.items():
-        if total.get(resource, 0) < value:
-            total[resource] = value
 
 
 def _ports(spec: Mapping[str, Any]) -> Iterable[Port]:
