@@ -80,7 +80,7 @@ async def _check_workload(request: AdmissionRequest, reader: Reader) -> Decision
     problems = list(_workload_problems(request.resource.kind, profile, app, spec, known))
     if problems:
         return refusal(request, problems)
-    return allowed(*_warnings(spec, known))
+    return allowed(*_warnings(request.resource.kind, spec, known))
 
 
 def _workload_problems(
@@ -101,7 +101,9 @@ def _workload_problems(
             yield error.violation
 
 
-def _warnings(spec: Mapping[str, Any], known: Dependencies) -> Iterator[str]:
+def _warnings(kind: str, spec: Mapping[str, Any], known: Dependencies) -> Iterator[str]:
+    if kind == VehPod.resource.kind and spec.get("deploymentPolicy"):
+        yield "spec.deploymentPolicy has no effect on a VehPod; a VehDeployment arranges instances by it"
     count = len((spec.get("podSpec") or {}).get("containers") or ())
     for key in ("devContainerIdx", "vehContainerConfigIdx"):
         try:
