@@ -38,15 +38,17 @@ class HttpsServer:
 
 @asynccontextmanager
 async def https_server(
-    answer: Answer, *, names: tuple[str, ...] = (), raw: Callable[[web.BaseRequest], Any] | None = None
+    answer: Answer,
+    *,
+    names: tuple[str, ...] = (),
+    raw: Callable[[web.BaseRequest], Any] | None = None,
+    context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[HttpsServer]:
-    """``raw`` takes a request before anything is read of it."""
+    """``raw`` takes a request before anything is read of it; ``context`` says which client certificates are wanted."""
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost", "127.0.0.1", *names)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context = context or ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     certificate.configure_cert(context)
-    context.verify_mode = ssl.CERT_OPTIONAL
-    context.load_verify_locations(cadata=authority.cert_pem.bytes().decode())
     made = HttpsServer(0, base64.b64encode(authority.cert_pem.bytes()).decode(), answer)
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:

@@ -11,6 +11,8 @@ from fleetplane.apiserver.admission.definitions import definition_plugins
 from fleetplane.apiserver.admission.namespaces import NamespaceView, namespace_plugins
 from fleetplane.apiserver.admission.policies.dispatch import Policies
 from fleetplane.apiserver.admission.webhooks.calling import Webhooks
+from fleetplane.apiserver.aggregation.local import local_api_services
+from fleetplane.apiserver.aggregation.stage import Aggregation
 from fleetplane.apiserver.allocation import Allocators
 from fleetplane.apiserver.audit import Audit
 from fleetplane.apiserver.authentication.identity import TokenAuthenticator
@@ -125,6 +127,8 @@ def assemble(
     builtin.follow(follow)
     policies.follow(follow)
     webhooks.follow(follow)
+    aggregation = Aggregation(registry, outgoing, reader, own, environment, pki)
+    aggregation.follow(follow)
 
     async def restrict_token(call: Call, wanted: Object) -> None:
         target = call.target
@@ -145,6 +149,7 @@ def assemble(
     async def commit(call: Call) -> Response:
         return await commits(call)
 
+    started = timestamp(environment.now())
     parts = Parts(
         store=store,
         registry=registry,
@@ -156,7 +161,7 @@ def assemble(
         admission=chain,
         allocators=Allocators({("", "services"): _services(settings, environment)}),
         health=_health(store),
-        shared=SharedLayer(registry, default_objects(), timestamp(environment.now())),
+        shared=SharedLayer(registry, [*default_objects(), *local_api_services(registry, started)], started),
         followers=followers,
         subresources={
             **security.handlers(restrict_token),
@@ -170,6 +175,7 @@ def assemble(
         paths=security.paths(),
         limits=settings.limits,
         released=builtin.ledger.released,
+        aggregation=aggregation,
         audit=audit,
         approve_request=security.approve_request,
         sign_request=security.sign_request,
@@ -183,6 +189,7 @@ def assemble(
         *builtin.background,
         policies.type_checking.run,
         outgoing.run,
+        aggregation.run,
         lambda: definitions.run(own),
     ]
     return server

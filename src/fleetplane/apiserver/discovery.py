@@ -85,20 +85,28 @@ class Discovery:
             found.setdefault(one.type.group, {}).setdefault(one.type.version, []).append(one)
         return {group: dict(sorted(versions.items(), key=_version_order)) for group, versions in found.items()}
 
+    def _versions(self, cluster: str) -> dict[str, list[str]]:
+        """group -> versions, in order of preference; those of other servers too."""
+        found = {group: list(versions) for group, versions in self._by_group(cluster).items() if group}
+        for group, version in sorted(self._registry.remote(cluster)):
+            versions = found.setdefault(group, [])
+            if version not in versions:
+                versions.append(version)
+                versions.sort(key=lambda one: _version_order((one, None)))
+        return found
+
     def _groups(self, cluster: str) -> Object:
         return {
             "kind": "APIGroupList",
             "apiVersion": "v1",
-            "groups": [
-                _group_object(group, list(versions)) for group, versions in self._by_group(cluster).items() if group
-            ],
+            "groups": [_group_object(group, versions) for group, versions in self._versions(cluster).items()],
         }
 
     def _group(self, cluster: str, group: str, path: str) -> Response | None:
-        versions = self._by_group(cluster).get(group)
-        if not versions or not group:
+        versions = self._versions(cluster).get(group)
+        if not versions:
             return None
-        made = {"kind": "APIGroup", "apiVersion": "v1"} | _group_object(group, list(versions))
+        made = {"kind": "APIGroup", "apiVersion": "v1"} | _group_object(group, versions)
         return self._cached(cluster, path, lambda _cluster: made)
 
     def _resources(self, cluster: str, group: str, version: str, path: str) -> Response | None:
@@ -123,7 +131,7 @@ class Discovery:
 
     def _aggregated(self, request: Request, cluster: str, version: str, *, core: bool) -> Response:
         def make(cluster: str) -> Object:
-            items = []
+            items: list[Object] = []
             for group, versions in self._by_group(cluster).items():
                 if (group == "") is not core:
                     continue
@@ -144,6 +152,8 @@ class Discovery:
                         ],
                     }
                 )
+            if not core:
+                self._add_remote(cluster, items)
             return {
                 "kind": "APIGroupDiscoveryList",
                 "apiVersion": f"apidiscovery.k8s.io/{version}",
@@ -158,6 +168,19 @@ class Discovery:
         if request.headers.get("if-none-match") == tag:
             return Response(304, b"", response.content_type, dict(response.headers))
         return response
+
+    def _add_remote(self, cluster: str, items: list[Object]) -> None:
+        """What other servers serve, in groups of their own or among ours."""
+        for (group, version), remote in sorted(self._registry.remote(cluster).items()):
+            item = next((one for one in items if one["metadata"].get("name") == group), None)
+            if item is None:
+                item = {"metadata": {"name": group, "creationTimestamp": None}, "versions": []}
+                items.append(item)
+            freshness = "Stale" if remote.stale else "Current"
+            told = {"version": version, "resources": list(remote.resources), "freshness": freshness}
+            item["versions"] = [one for one in item["versions"] if one["version"] != version]
+            item["versions"].append(told)
+            item["versions"].sort(key=lambda one: _version_order((one["version"], None)))
 
 
 def _aggregated_version(accept: str) -> str:

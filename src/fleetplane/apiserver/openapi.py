@@ -73,6 +73,10 @@ class OpenApi:
             for path in self._group_versions(cluster):
                 tag = hashlib.sha256(f"{path}:{self._registry.generation}".encode()).hexdigest().upper()
                 paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={tag}"}
+            for (group, version), remote in self._registry.remote(cluster).items():
+                if remote.schema_tag is not None:
+                    path = f"apis/{group}/{version}"
+                    paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={remote.schema_tag}"}
             return orjson.dumps({"paths": paths})
 
         return Response(200, self._kept(cluster, "v3", make)[0])

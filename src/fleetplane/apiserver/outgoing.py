@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
+from multidict import CIMultiDict
 
 from fleetplane.apiserver.readers import StoreReader
 from fleetplane.model.builtin.types import ENDPOINT_SLICES, ENDPOINTS, SERVICES
@@ -190,7 +191,9 @@ class Outgoing:
         from yarl import URL  # noqa: PLC0415
 
         url = URL.build(scheme="https", host=where.host, port=where.port, path=where.path, query=query)
-        named = {"Host": where.name, "User-Agent": "fleetplane-apiserver", **headers}
+        named = CIMultiDict(headers.items())
+        named["Host"] = where.name
+        named.setdefault("User-Agent", "fleetplane-apiserver")
         try:
             async with self._open().request(
                 method,

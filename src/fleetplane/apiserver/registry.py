@@ -112,6 +112,19 @@ class Served:
         return self.type.version == self.storage.version and self.type.group == self.storage.group
 
 
+@dataclass(frozen=True, slots=True)
+class RemoteVersion:
+    """A group and version another server serves, as discovery tells it (``APIResourceDiscovery`` objects).
+
+    ``schema_tag`` is the hash of its OpenAPI v3 document, None where it has none; ``stale`` is set while the server does
+    not answer.
+    """
+
+    resources: tuple[Object, ...]
+    schema_tag: str | None = None
+    stale: bool = False
+
+
 @cache
 def _builtin_schemas() -> SchemaSet:
     return SchemaSet(definitions())
@@ -156,6 +169,7 @@ class Registry:
         for served in extra:
             self._builtin[(served.type.group, served.type.version, served.type.plural)] = served
         self._custom: dict[str, dict[GroupVersionPlural, Served]] = {}
+        self._remote: dict[str, dict[tuple[str, str], RemoteVersion]] = {}
         self.generation = 0
         """Rises with every change, so that discovery and OpenAPI documents know when they are stale."""
 
@@ -209,6 +223,21 @@ class Registry:
         self._custom[cluster] = custom
         self.generation += 1
 
+    def remote(self, cluster: str) -> Mapping[tuple[str, str], RemoteVersion]:
+        """What other servers serve in a cluster, by (group, version)."""
+        return self._remote.get(cluster, {})
+
+    def replace_remote(self, cluster: str, key: tuple[str, str], version: RemoteVersion | None) -> None:
+        """Tell of a version another server serves; None ends it."""
+        remote = dict(self._remote.get(cluster, {}))
+        if version is None:
+            remote.pop(key, None)
+        else:
+            remote[key] = version
+        self._remote[cluster] = remote
+        self.generation += 1
+
     def drop_cluster(self, cluster: str) -> None:
+        self._remote.pop(cluster, None)
         if self._custom.pop(cluster, None) is not None:
             self.generation += 1

@@ -17,6 +17,7 @@ import orjson
 from prometheus_client import CollectorRegistry, generate_latest
 
 from fleetplane.apiserver.admission.chain import AdmissionChain
+from fleetplane.apiserver.aggregation.stage import Aggregation
 from fleetplane.apiserver.allocation import Allocators
 from fleetplane.apiserver.audit import Audit, Trail
 from fleetplane.apiserver.authorization.attributes import EVERY_CLUSTER, Attributes, Authorizer
@@ -107,6 +108,7 @@ class Parts:
     paths: Mapping[str, PathHandler] = field(default_factory=dict)
     background: Sequence[Background] = ()
     released: Released | None = None
+    aggregation: Aggregation | None = None
     limits: Limits = field(default_factory=Limits)
     audit: Audit | None = None
     home: Callable[[Request], str] = _at_root
@@ -203,6 +205,10 @@ class ApiServer:
     async def _answer(
         self, request: Request, target: Target, user: UserInfo, cluster: str | None, trail: Trail | None
     ) -> Response:
+        elsewhere = None if self._parts.aggregation is None else self._parts.aggregation.find(cluster, target.path)
+        if elsewhere is not None:
+            async with self._admitted(target):
+                return await elsewhere(request, user)
         if not target.is_resource:
             return await self._path(request, target, cluster)
         served = self._serve(target, cluster)
