@@ -10,8 +10,9 @@ from tests.workloads.made import NOW, Object, later, template
 
 from fleetplane.model.environment import timestamp
 from fleetplane.workloads.job import indexes
-from fleetplane.workloads.job.plan import Plan, expires_after, plan
+from fleetplane.workloads.job.plan import Plan, plan
 from fleetplane.workloads.job.pods import FAILURES, FINALIZER, IGNORED_FAILURES, INDEX, job_pod
+from fleetplane.workloads.job.timing import expires_after
 
 
 def job(**spec: Any) -> Object:

@@ -8,20 +8,18 @@ finalizers off ``release``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from fleetplane.model.environment import parse_timestamp, timestamp
 from fleetplane.model.objects import Object, condition, is_condition_true, is_deleting
-from fleetplane.workloads.job import indexes, policy
+from fleetplane.workloads.job import indexes, policy, timing
+from fleetplane.workloads.job.counting import Counts
 from fleetplane.workloads.job.pods import JobPod
 from fleetplane.workloads.shared import conditions
 
-FIRST_BACKOFF: Final = 10.0
-LAST_BACKOFF: Final = 600.0
-MOST_UNCOUNTED: Final = 500
 MOST_CREATED: Final = 500
 _UNLIMITED: Final = (1 << 31) - 1
 
@@ -50,47 +48,12 @@ class Plan:
     recheck_after: float | None = None
 
 
-def is_finished(job: Mapping[str, Any]) -> bool:
-    return is_condition_true(job, "Complete") or is_condition_true(job, "Failed")
-
-
-def is_indexed(job: Mapping[str, Any]) -> bool:
-    return str(job["spec"].get("completionMode")) == "Indexed"
-
-
 def plan(job: Object, owned: Sequence[JobPod], now: datetime) -> Plan:
     """``owned`` are the Job's pods, in any phase."""
-    if is_finished(job):
+    if timing.is_finished(job):
         release = [pod for pod in owned if pod.has_finalizer]
         return Plan(status=job.get("status") or {}, release=release)
     return _Pass(job, owned, now).decide()
-
-
-def expires_after(job: Mapping[str, Any], now: datetime) -> float | None:
-    """Seconds until a finished Job is to be deleted (``ttlSecondsAfterFinished``); None: never."""
-    ttl = job["spec"].get("ttlSecondsAfterFinished")
-    if ttl is None or is_deleting(job) or not is_finished(job):
-        return None
-    ended = next(one for one in ("Complete", "Failed") if is_condition_true(job, one))
-    finished = (job.get("status") or {}).get("completionTime") or (condition(job, ended) or {}).get(
-        "lastTransitionTime"
-    )
-    if not finished:
-        return None
-    return (parse_timestamp(finished) + timedelta(seconds=int(ttl)) - now).total_seconds()
-
-
-def retry_at(owned: Sequence[JobPod]) -> datetime | None:
-    """When the next pod may be made after failures: ten seconds, doubling to ten minutes, since the last success."""
-    ended = [(at, pod) for pod in owned if pod.phase in {"Succeeded", "Failed"} and (at := pod.finished_at())]
-    ended.sort(key=lambda one: one[0])
-    failures, last = 0, None
-    for at, pod in ended:
-        failures = failures + 1 if pod.phase == "Failed" else 0
-        last = at
-    if not failures or last is None:
-        return None
-    return last + timedelta(seconds=min(FIRST_BACKOFF * 2 ** min(failures - 1, 20), LAST_BACKOFF))
 
 
 class _Outcome(NamedTuple):
@@ -111,15 +74,9 @@ class _Pass:
         self.old: Object = job.get("status") or {}
         self.made = Plan()
         self.conditions: list[Object] = list(self.old.get("conditions") or ())
-        uncounted = self.old.get("uncountedTerminatedPods") or {}
-        self.uncounted = {kind: list(uncounted.get(kind) or ()) for kind in ("succeeded", "failed")}
-        self.counted = {kind: int(self.old.get(kind) or 0) for kind in ("succeeded", "failed")}
-        self.indexed = is_indexed(job)
+        self.indexed = timing.is_indexed(job)
         self.completions = None if self.spec.get("completions") is None else int(self.spec["completions"])
-        limit = self.completions or 0
-        self.completed = indexes.parse(self.old.get("completedIndexes"), limit) if self.indexed else set()
-        self.failed_indexes = indexes.parse(self.old.get("failedIndexes"), limit) if self.indexed else set()
-        self.ignored: set[str] = set()
+        self.counts = Counts(job)
         self.outcome: _Outcome | None = self._outcome_so_far()
 
     # the pass
@@ -128,9 +85,11 @@ class _Pass:
         self.active = [pod for pod in self.owned if pod.is_active]
         self.terminating = [pod for pod in self.owned if pod.is_terminating]
         self.start = self._start_time()
-        self._settle_uncounted()
-        self._judge_failures()
-        self._count_ended()
+        self.counts.take(self.owned)
+        if self.counts.has_more:
+            self._recheck(0.05)
+        if self.outcome is None and self.counts.verdict:
+            self.outcome = _Outcome("FailureTarget", "Failed", "PodFailurePolicy", self.counts.verdict)
         self.outcome = self.outcome or self._failure() or self._success()
         if self.outcome is not None:
             self._end_active(self.outcome)
@@ -141,6 +100,7 @@ class _Pass:
         self._suspension()
         self._finish()
         self._write_status()
+        self.made.release += self.counts.release
         return self.made
 
     def _is_suspended(self) -> bool:
@@ -159,76 +119,6 @@ class _Pass:
             return None
         found: str | None = self.old.get("startTime")
         return found or timestamp(self.now)
-
-    # counting
-
-    def _settle_uncounted(self) -> None:
-        """Uids whose pods are free of the finalizer become numbers."""
-        held = {pod.uid for pod in self.owned if pod.has_finalizer}
-        for kind, uids in self.uncounted.items():
-            kept = [one for one in uids if one in held]
-            if kind == "failed" or not self.indexed:
-                self.counted[kind] += len(uids) - len(kept)
-            self.uncounted[kind] = kept
-        self.made.release += [pod for pod in self.owned if pod.has_finalizer and pod.uid in self._all_uncounted()]
-
-    def _all_uncounted(self) -> set[str]:
-        return {*self.uncounted["succeeded"], *self.uncounted["failed"]}
-
-    def _has_failed(self, pod: JobPod) -> bool:
-        if pod.phase == "Failed":
-            return True
-        return pod.is_terminating and self.spec.get("podReplacementPolicy") != "Failed"
-
-    def _judge_failures(self) -> None:
-        """What the failure policy says about pods that failed and are not counted yet."""
-        for pod in self.owned:
-            if not pod.has_finalizer or pod.phase != "Failed" or pod.uid in self._all_uncounted():
-                continue
-            verdict = policy.judge(self.job, pod)
-            if verdict.action == "FailJob" and self.outcome is None:
-                self.outcome = _Outcome("FailureTarget", "Failed", "PodFailurePolicy", verdict.message)
-            elif verdict.action == "Ignore":
-                self.ignored.add(pod.uid)
-            elif verdict.action == "FailIndex" and pod.index is not None:
-                self.failed_indexes.add(pod.index)
-
-    def _count_ended(self) -> None:
-        already = self._all_uncounted()
-        for pod in self.owned:
-            if len(self._all_uncounted()) >= MOST_UNCOUNTED:
-                self.made.recheck_after = 0.05
-                break
-            if not pod.has_finalizer or pod.uid in already:
-                continue
-            if pod.phase == "Succeeded":
-                self._count_success(pod)
-            elif self._has_failed(pod):
-                self._count_failure(pod)
-
-    def _count_success(self, pod: JobPod) -> None:
-        self.made.release.append(pod)
-        if not self.indexed:
-            self.uncounted["succeeded"].append(pod.uid)
-        elif pod.index is not None and pod.index < (self.completions or 0):
-            self.completed.add(pod.index)
-
-    def _count_failure(self, pod: JobPod) -> None:
-        self.made.release.append(pod)
-        if pod.uid in self.ignored:
-            return
-        self.uncounted["failed"].append(pod.uid)
-        limit = self.spec.get("backoffLimitPerIndex")
-        if limit is not None and pod.index is not None and pod.failures >= int(limit) and pod.phase == "Failed":
-            self.failed_indexes.add(pod.index)
-
-    @property
-    def succeeded(self) -> int:
-        return len(self.completed) if self.indexed else self.counted["succeeded"] + len(self.uncounted["succeeded"])
-
-    @property
-    def failed(self) -> int:
-        return self.counted["failed"] + len(self.uncounted["failed"])
 
     # how it ends
 
@@ -255,7 +145,7 @@ class _Pass:
 
     def _is_past_backoff(self) -> bool:
         limit = self._backoff_limit()
-        if self.failed > limit:
+        if self.counts.failed > limit:
             return True
         template_spec = (self.spec.get("template") or {}).get("spec") or {}
         if template_spec.get("restartPolicy") != "OnFailure":
@@ -274,20 +164,20 @@ class _Pass:
 
     def _has_too_many_failed_indexes(self) -> bool:
         limit = self.spec.get("maxFailedIndexes")
-        return bool(limit is not None and len(self.failed_indexes) > int(limit))
+        return bool(limit is not None and len(self.counts.failed_indexes) > int(limit))
 
     def _has_only_failed_indexes_left(self) -> bool:
-        if not self.failed_indexes or self.completions is None:
+        if not self.counts.failed_indexes or self.completions is None:
             return False
-        return len(self.completed | self.failed_indexes) >= self.completions
+        return len(self.counts.completed | self.counts.failed_indexes) >= self.completions
 
     def _success(self) -> _Outcome | None:
-        if self.indexed and (why := policy.success(self.job, self.completed)) is not None:
+        if self.indexed and (why := policy.success(self.job, self.counts.completed)) is not None:
             return _Outcome("SuccessCriteriaMet", "Complete", "SuccessPolicy", why)
         if self.completions is None:
-            done = self.succeeded > 0 and not self.active
+            done = self.counts.succeeded > 0 and not self.active
         else:
-            done = self.succeeded >= self.completions and (self.completions > 0 or not self.active)
+            done = self.counts.succeeded >= self.completions and (self.completions > 0 or not self.active)
         if not done or self._is_suspended():
             return None
         message = "Reached expected number of succeeded pods"
@@ -298,11 +188,8 @@ class _Pass:
             self._discard(self.active)
         else:
             self.made.delete += self.active
-            counted = self._all_uncounted()
             for pod in (*self.active, *self.terminating):
-                if pod.has_finalizer and pod.uid not in counted:
-                    self.uncounted["failed"].append(pod.uid)
-                    self.made.release.append(pod)
+                self.counts.count_as_failed(pod)
         self.active = []
 
     def _finish(self) -> None:
@@ -310,7 +197,7 @@ class _Pass:
         if self.outcome is None:
             return
         self._set(self.outcome.interim, "True", self.outcome.reason, self.outcome.message)
-        waits = self.terminating or self.made.delete or self.made.discard or self._all_uncounted()
+        waits = self.terminating or self.made.delete or self.made.discard or self.counts.uncounted
         if waits:
             return
         self._set(self.outcome.final, "True", self.outcome.reason, self.outcome.message)
@@ -357,7 +244,7 @@ class _Pass:
             missing -= len(self.terminating)
         if missing <= 0:
             return
-        at = retry_at(self.owned)
+        at = timing.retry_at(self.owned)
         if at is not None and at > self.now and self.spec.get("backoffLimitPerIndex") is None:
             self._recheck((at - self.now).total_seconds())
             return
@@ -367,8 +254,8 @@ class _Pass:
         parallelism = self.spec.get("parallelism")
         parallelism = 1 if parallelism is None else int(parallelism)
         if self.completions is None:
-            return len(self.active) if self.succeeded > 0 else parallelism
-        left = self.completions - self.succeeded - len(self.failed_indexes - self.completed)
+            return len(self.active) if self.counts.succeeded > 0 else parallelism
+        left = self.completions - self.counts.succeeded - len(self.counts.failed_indexes - self.counts.completed)
         return max(0, min(parallelism, left))
 
     def _superfluous(self) -> list[JobPod]:
@@ -380,7 +267,7 @@ class _Pass:
             if (
                 index is None
                 or index >= (self.completions or 0)
-                or index in self.completed | self.failed_indexes | taken
+                or index in self.counts.completed | self.counts.failed_indexes | taken
             ):
                 found.append(pod)
             else:
@@ -390,7 +277,7 @@ class _Pass:
     def _new_pods(self, count: int) -> list[NewPod]:
         if not self.indexed:
             return [NewPod()] * count
-        taken = {pod.index for pod in self.active} | self.completed | self.failed_indexes
+        taken = {pod.index for pod in self.active} | self.counts.completed | self.counts.failed_indexes
         if self.spec.get("podReplacementPolicy") == "Failed":
             taken |= {pod.index for pod in self.terminating}
         found: list[NewPod] = []
@@ -412,11 +299,11 @@ class _Pass:
             return NewPod(index)
         last = max(earlier, key=lambda pod: (pod.failures + pod.ignored_failures, pod.created))
         at = last.finished_at()
-        delay = min(FIRST_BACKOFF * 2 ** min(last.failures, 20), LAST_BACKOFF)
+        delay = min(timing.FIRST_BACKOFF * 2 ** min(last.failures, 20), timing.LAST_BACKOFF)
         if at is not None and (left := (at + timedelta(seconds=delay) - self.now).total_seconds()) > 0:
             self._recheck(left)
             return None
-        if last.uid in self.ignored or policy.judge(self.job, last).action == "Ignore":
+        if last.uid in self.counts.ignored or policy.judge(self.job, last).action == "Ignore":
             return NewPod(index, last.failures, last.ignored_failures + 1)
         return NewPod(index, last.failures + 1, last.ignored_failures)
 
@@ -428,24 +315,23 @@ class _Pass:
 
     def _write_status(self) -> None:
         active = len(self.active) + len(self.made.create)
-        succeeded = len(self.completed) if self.indexed else self.counted["succeeded"]
         counts = {
             "active": active,
-            "succeeded": succeeded,
-            "failed": self.counted["failed"],
+            "succeeded": self.counts.settled("succeeded"),
+            "failed": self.counts.settled("failed"),
             "ready": sum(pod.ready for pod in self.active),
             "terminating": len(self.terminating) + len(self.made.delete) + len(self.made.discard),
         }
         status: Object = {key: value for key, value in counts.items() if value or key in {"ready", "terminating"}}
-        status["uncountedTerminatedPods"] = {kind: uids for kind, uids in self.uncounted.items() if uids}
+        status["uncountedTerminatedPods"] = self.counts.uncounted_by_kind()
         if self.conditions:
             status["conditions"] = self.conditions
         if self.start is not None:
             status["startTime"] = self.start
-        if self.indexed and self.completed:
-            status["completedIndexes"] = indexes.render(self.completed)
+        if self.indexed and self.counts.completed:
+            status["completedIndexes"] = indexes.render(self.counts.completed)
         if self.spec.get("backoffLimitPerIndex") is not None:
-            status["failedIndexes"] = indexes.render(self.failed_indexes)
+            status["failedIndexes"] = indexes.render(self.counts.failed_indexes)
         if is_condition_true({"status": {"conditions": self.conditions}}, "Complete"):
             status["completionTime"] = timestamp(self.now)
         self.made.status = status

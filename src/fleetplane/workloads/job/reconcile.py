@@ -15,8 +15,9 @@ from fleetplane.model.environment import name_suffix
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, finalizers, is_deleting, metadata, name, namespace, uid
 from fleetplane.model.selectors import LabelSelector
-from fleetplane.workloads.job.plan import NewPod, Plan, expires_after, is_finished, is_indexed, plan
+from fleetplane.workloads.job.plan import NewPod, Plan, plan
 from fleetplane.workloads.job.pods import FAILURES, FINALIZER, IGNORED_FAILURES, INDEX, JobPod, job_pod
+from fleetplane.workloads.job.timing import expires_after, is_finished, is_indexed
 from fleetplane.workloads.shared.actor import Actor
 from fleetplane.workloads.shared.adoption import Adopters, became_orphan
 from fleetplane.workloads.shared.ownership import owner_reference

@@ -17,10 +17,11 @@ from fleetplane.workloads.scheduler.choice import Candidates, choose_among, name
 from fleetplane.workloads.scheduler.cluster import Cluster
 from fleetplane.workloads.scheduler.filters import Refusal
 from fleetplane.workloads.scheduler.node import NodeInfo
+from fleetplane.workloads.scheduler.parsing import Shapes
 from fleetplane.workloads.scheduler.plugins import Plugins
 from fleetplane.workloads.scheduler.preemption import Budgets
 from fleetplane.workloads.scheduler.queue import Entry, Queue
-from fleetplane.workloads.scheduler.shape import DEFAULT_SCHEDULER, PodInfo, Shape, Shapes
+from fleetplane.workloads.scheduler.shape import DEFAULT_SCHEDULER, PodInfo, Shape
 
 _BEFORE_NODES: Final = "VolumeBinding"
 _FIRST_LOOK: Final = 128
