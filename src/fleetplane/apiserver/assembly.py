@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from fleetplane.apiserver.admission.builtin import builtin_admission
 from fleetplane.apiserver.admission.chain import AdmissionChain
+from fleetplane.apiserver.admission.chain import own as own_plugins
 from fleetplane.apiserver.admission.definitions import definition_plugins
 from fleetplane.apiserver.admission.namespaces import NamespaceView, namespace_plugins
 from fleetplane.apiserver.admission.policies.dispatch import Policies
@@ -102,12 +103,16 @@ def assemble(
 
     chain = AdmissionChain(
         [
-            *namespace_plugins(namespaces, cluster_id),
-            *definition_plugins(registry, clusters, environment),
-            logical_cluster_plugin(clusters),
-            reserved_namespace_plugin(),
-            *security.plugins(),
-            *builtin.plugins,
+            *own_plugins(
+                [
+                    *namespace_plugins(namespaces, cluster_id),
+                    *definition_plugins(registry, clusters, environment),
+                    logical_cluster_plugin(clusters),
+                    reserved_namespace_plugin(),
+                    *security.plugins(),
+                    *builtin.plugins,
+                ]
+            ),
             *plugins,
         ],
         reader.in_cluster,

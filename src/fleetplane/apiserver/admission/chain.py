@@ -6,7 +6,7 @@ webhook changed the object, then validation. Which plug-ins care for a resource 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from fleetplane.apiserver import metadata as meta
@@ -20,6 +20,11 @@ from fleetplane.model.schema import prune
 
 WEBHOOK_ORDER = 10_000
 """Plug-ins from here on may call out of the process; what they change is shown to the others again."""
+
+def own(plugins: Iterable[AdmissionPlugin]) -> list[AdmissionPlugin]:
+    """The server's own plug-ins, without a watch on the time they take: they wait for nothing but the store."""
+    return [replace(one, timeout=0) for one in plugins]
+
 
 ReaderFor = Callable[[str], Reader]
 """The reader of one logical cluster, by id."""
