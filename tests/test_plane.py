@@ -21,6 +21,7 @@ from fleetplane.model.builtin.types import (
     DEPLOYMENTS,
     NODES,
     PODS,
+    SECRETS,
     SERVICE_ACCOUNTS,
 )
 from fleetplane.model.objects import Object
@@ -124,3 +125,14 @@ async def test_what_nodes_and_pods_use_is_told(plane: Plane) -> None:
 
     assert b'"name":"c"' in await eventually(measured)
     assert b'"sim-0"' in await client.raw("GET", "/apis/metrics.k8s.io/v1beta1/nodes")
+
+
+async def test_secrets_are_sealed_in_the_database(plane: Plane, tmp_path: Path) -> None:
+    secret = {"metadata": {"name": "s"}, "stringData": {"password": "swordfish"}}
+    await plane.client().create(SECRETS, secret, "default")
+
+    files = await asyncio.to_thread(lambda: [path.read_bytes() for path in (tmp_path / "data").glob("fleetplane.db*")])
+
+    assert files
+    assert not any(base64.b64encode(b"swordfish") in content for content in files)
+    assert (tmp_path / "data" / "pki" / "encryption.key").stat().st_mode & 0o777 == 0o600

@@ -7,7 +7,9 @@ why. ``fleetplane up`` is this and nothing more; ``fleetplane.testing`` starts t
 from __future__ import annotations
 
 import asyncio
+import base64
 import errno
+import os
 import socket
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,7 +26,7 @@ from fleetplane.apiserver.audit_policy import Policy, metadata_of_changes
 from fleetplane.apiserver.authentication.identity import TokenAuthenticator
 from fleetplane.apiserver.frontend import Frontend
 from fleetplane.apiserver.http import Request
-from fleetplane.apiserver.pki import PkiError, ensure_pki, server_context, write_admin_kubeconfig
+from fleetplane.apiserver.pki import PkiError, ensure_pki, server_context, write_admin_kubeconfig, write_private
 from fleetplane.apiserver.security import openid_tokens
 from fleetplane.apiserver.server import ApiServer
 from fleetplane.apiserver.streaming.protocol import PodStreams
@@ -46,6 +48,7 @@ from fleetplane.node.runtime import RuntimeFailure
 from fleetplane.node.stats import NodeUse
 from fleetplane.operating import chosen_operators, install_kinds, prepare_operators
 from fleetplane.settings import Settings
+from fleetplane.store.encrypting import EncryptingStore, Sealer
 from fleetplane.store.protocol import Store, StoreError, StoreLocked
 from fleetplane.store.sqlite import SqliteStore
 from fleetplane.workloads.assembly import controllers
@@ -191,7 +194,7 @@ class Plane:
 
     async def _start(self) -> None:
         settings = self.settings
-        store = await self._open_store()
+        store = await self._encrypted(await self._open_store())
         try:
             pki = await asyncio.to_thread(
                 ensure_pki, settings.data_dir / "pki", self.environment, hosts=[settings.host]
@@ -323,6 +326,18 @@ class Plane:
             return fleet
         return self._streams.get(node)
 
+    async def _encrypted(self, store: Store) -> Store:
+        """The store with Secrets sealed: by the key file of the settings, on SQLite else by a key of the plane's own."""
+        settings = self.settings
+        given = settings.encryption_key_file
+        if not given and settings.store != "sqlite":
+            return store
+        path = Path(given) if given else settings.data_dir / "pki" / "encryption.key"
+        try:
+            return EncryptingStore(store, Sealer(await asyncio.to_thread(encryption_keys, path, make=not given)))
+        except (OSError, ValueError) as error:
+            raise PlaneError(f"the encryption key {path} cannot be used: {error}") from None
+
     async def _open_postgresql(self) -> Store:
         """A store other servers may share. The data directory still holds this plane's keys."""
         settings = self.settings
@@ -358,6 +373,17 @@ class Plane:
             raise PlaneError(f"cannot open the data directory {settings.data_dir}: {error}") from None
         self._stack.push_async_callback(store.close)
         return store
+
+
+def encryption_keys(path: Path, *, make: bool) -> list[bytes]:
+    """The keys of a file, base64, one a line: the first seals, all open. ``make`` makes the file where it is absent.
+
+    Raises OSError, and ValueError for a line that is no key.
+    """
+    if make and not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(path, base64.b64encode(os.urandom(32)) + b"\n")
+    return [base64.b64decode(line, validate=True) for line in path.read_bytes().split()]
 
 
 _SHORT_LIVED = frozenset(

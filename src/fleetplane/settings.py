@@ -39,6 +39,7 @@ class Settings:
     audit_policy: str = ""
     audit_log: str = ""
     oidc_config: str = ""
+    encryption_key_file: str = ""
     debug: bool = False
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from fleetplane.model.environment import SystemEnvironment
+from fleetplane.store.encrypting import EncryptingStore, Sealer
 from fleetplane.store.postgres import PostgresStore
 from fleetplane.store.protocol import Store
 from fleetplane.store.sqlite import SqliteStore
@@ -41,6 +42,8 @@ class StoreFactory:
         else:
             path = ":memory:" if self._engine == "memory" else self._directory / "store.db"
             store = await SqliteStore.open(path, **options)
+        if self._engine == "sealed":
+            store = EncryptingStore(store, Sealer([b"k" * 32]), lambda _group, _resource: True)
         self._opened.append(store)
         return store
 
@@ -58,7 +61,9 @@ class StoreFactory:
 
     def delay_commits(self, store: Store, seconds: Callable[[], float]) -> None:
         """Make each of the store's commits take longer to become durable."""
-        if isinstance(store, PostgresStore):
+        if isinstance(store, EncryptingStore):
+            self.delay_commits(store._inner, seconds)
+        elif isinstance(store, PostgresStore):
             commits = store._commits
             execute = commits._execute
 
@@ -76,7 +81,7 @@ class StoreFactory:
             disk.sync = sync_late  # type: ignore[method-assign]
 
 
-@pytest.fixture(params=["sqlite", "memory", "postgres"])
+@pytest.fixture(params=["sqlite", "sealed", "memory", "postgres"])
 async def store_factory(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreFactory]:
     dsn = request.getfixturevalue("postgres_dsn") if request.param == "postgres" else ""
     factory = StoreFactory(request.param, tmp_path, dsn)
