@@ -1,7 +1,8 @@
 """``fleetplane history``, ``diff`` and ``rollback``: what an object was, what would change, and going back.
 
-Workloads keep their revisions as objects, so they can be compared and restored. Of any other object the server records
-who set which fields when; that is shown, and going back is refused in words.
+Workloads keep their revisions as objects; of every other object a Fleetplane server keeps the versions themselves, also
+of one that was deleted. Both can be compared and restored. Another Kubernetes keeps none: there it is shown who last set
+which fields, and going back is refused in words.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import click
 
 from fleetplane.interfaces.cli.command import client_command, files_options, output_option, targets_argument
 from fleetplane.interfaces.cli.connection import Session
-from fleetplane.interfaces.cli.errors import CommandError, ExitWith, UsageError
+from fleetplane.interfaces.cli.errors import ExitWith, UsageError
 from fleetplane.interfaces.cli.output import Format, parse_format, print_document
 from fleetplane.interfaces.cli.resources import Target, one_target, reference
-from fleetplane.interfaces.cli.revisions import RESTARTABLE, Revision, chosen, go_back, revisions
+from fleetplane.interfaces.cli.revisions import RESTARTABLE, chosen, go_back, revisions
+from fleetplane.interfaces.cli.versions import Version, current, restore, version, version_before, versions
 from fleetplane.model.objects import Object, metadata, name, namespace
 
 _MOST_FIELDS = 6
@@ -28,25 +30,30 @@ _SHALLOW = re.compile(r"(?:\.metadata\.\w+\..*|(?:\.[^.\[]+){1,3})|.*")
 @targets_argument(required=True)
 @output_option()
 async def history(session: Session, what: tuple[str, ...], output: str) -> None:
-    """Show the revisions of a workload, and who changed which fields of any object.
+    """Show the revisions of an object, and who changed which fields.
 
-    Revisions can be compared with 'diff --revision' and restored with 'rollback'.
+    Revisions can be compared with 'diff --revision' and restored with 'rollback'. A workload's are those of its pod
+    template; any other object's are the versions that a Fleetplane server keeps, also after it was deleted.
     """
     from fleetplane.interfaces.cli.tables import print_rows
     from fleetplane.model.table import time_since
 
     form = parse_format(output)
-    target, obj = await _object(session, what)
-    found = await revisions(session, obj) if _has_revisions(target) else []
-    changes = writers(obj)
+    target, obj, kept = await _known(session, what)
+    found = await revisions(session, obj) if obj is not None and not kept and _has_revisions(target) else []
+    changes = writers(obj or {})
     if not form.is_text:
-        kept = [
+        rolled = [
             {"revision": one.number, "name": one.name, "created": one.created, "changeCause": one.cause}
             for one in found
         ]
-        print_document(session.out, form, {"revisions": kept, "changes": changes})
+        print_document(session.out, form, {"revisions": rolled or [_shown(one) for one in kept], "changes": changes})
         return
     now = session.environment.now()
+    if kept:
+        rows = [[str(one.number), time_since(one.time, now), one.manager or "-", _what(one)] for one in kept]
+        print_rows(session.out, [["REVISION", "AGE", "BY", "CHANGED"], *rows])
+        return
     if found:
         rows = [[str(one.number), time_since(one.created, now), one.images, one.cause or "-"] for one in found]
         print_rows(session.out, [["REVISION", "AGE", "IMAGES", "CHANGE-CAUSE"], *rows])
@@ -60,6 +67,7 @@ async def history(session: Session, what: tuple[str, ...], output: str) -> None:
         "fleetplane diff -f app.yaml",
         "fleetplane diff deploy/web --revision 2",
         "fleetplane diff deploy/web --revision 2 --to 3",
+        "fleetplane diff configmap settings --revision 112",
     )
 )
 @targets_argument()
@@ -92,12 +100,15 @@ async def diff(
         return
     if revision is None:
         raise UsageError("say what to compare with: -f FILE, or --revision NUMBER ('fleetplane history' lists them)")
-    target, obj = await _object(session, what)
-    found = await _revisions(session, target, obj)
-    before = chosen(found, revision, obj)
-    after = chosen(found, to, obj).template if to is not None else (obj.get("spec") or {}).get("template") or {}
+    target, obj, kept = await _known(session, what)
     who = reference(target.resource, target.name)
-    lines = unified(_bare(before), _bare(after), who)
+    if obj is not None and _has_revisions(target):
+        found = await revisions(session, obj)
+        template = chosen(found, to, obj).template if to is not None else (obj.get("spec") or {}).get("template") or {}
+        lines = unified(_bare(chosen(found, revision, obj).template), _bare(template), who)
+    else:
+        then = version(kept, revision, target).object
+        lines = unified(then, version(kept, to, target).object if to is not None else obj, who)
     if lines:
         named = f"revision {to}" if to is not None else "now"
         lines[:2] = [f"--- {who} revision {revision}", f"+++ {who} {named}"]
@@ -126,6 +137,7 @@ def _show(session: Session, form: Format, found: Mapping[str, list[str]]) -> boo
         "fleetplane rollback deploy/web",
         "fleetplane rollback deploy/web --revision 2",
         "fleetplane rollback deploy/web --dry-run",
+        "fleetplane rollback configmap settings --revision 112",
     )
 )
 @targets_argument(required=True)
@@ -133,45 +145,40 @@ def _show(session: Session, form: Format, found: Mapping[str, list[str]]) -> boo
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
 @output_option()
 async def rollback(session: Session, what: tuple[str, ...], revision: int | None, dry_run: bool, output: str) -> None:
-    """Make an earlier revision the wanted state again."""
+    """Make an earlier revision the wanted state again; what was deleted is made again."""
     from fleetplane.interfaces.cli.differences import print_diff, unified
     from fleetplane.interfaces.cli.reporting import Report
 
     report = Report(session, parse_format(output), " (server dry run)" if dry_run else "")
-    target, obj = await _object(session, what)
-    to = chosen(await _revisions(session, target, obj), revision or 0, obj)
-    changed = await go_back(session, target.resource, obj, to, dry_run=dry_run)
+    target, obj, kept = await _known(session, what)
+    if obj is not None and _has_revisions(target):
+        before = chosen(await revisions(session, obj), revision or 0, obj)
+        number, changed = before.number, await go_back(session, target.resource, obj, before, dry_run=dry_run)
+    else:
+        to = version(kept, revision, target) if revision else version_before(kept, obj, target)
+        number, changed = to.number, await restore(session, target, obj, to, dry_run=dry_run)
     if changed is not None and dry_run and report.format.is_text:
-        print_diff(session.out, unified(obj, changed, f"{obj.get('kind')} {namespace(obj)}/{name(obj)}"))
-    said = f"is at revision {to.number} already" if changed is None else f"rolled back to revision {to.number}"
-    report.add(target.resource, changed or obj, said)
+        print_diff(session.out, unified(obj, changed, f"{changed.get('kind')} {namespace(changed)}/{name(changed)}"))
+    said = f"is at revision {number} already" if changed is None else f"rolled back to revision {number}"
+    report.add(target.resource, changed or obj or {}, said)
     report.finish(single=True)
 
 
-async def _object(session: Session, what: tuple[str, ...]) -> tuple[Target, Object]:
+async def _known(session: Session, what: tuple[str, ...]) -> tuple[Target, Object | None, list[Version]]:
+    """The object, None when it is gone, and its versions; a workload that is there has revisions instead."""
     target = await one_target(session, what)
-    where = session.namespace if target.resource.namespaced else None
-    return target, await session.client.get(target.resource, target.name, where)
+    obj = await current(session, target)
+    return target, obj, [] if obj is not None and _has_revisions(target) else await versions(session, target)
 
 
 def _has_revisions(target: Target) -> bool:
     return target.resource.group == "apps" and target.resource.kind in RESTARTABLE
 
 
-async def _revisions(session: Session, target: Target, obj: Object) -> list[Revision]:
-    if _has_revisions(target):
-        return await revisions(session, obj)
-    raise CommandError(
-        f"the server keeps no earlier revisions of {reference(target.resource, target.name)}; "
-        f"it does for: {', '.join(sorted(RESTARTABLE))}"
-    )
-
-
-def _bare(template: Revision | Object) -> Object:
+def _bare(template: Object) -> Object:
     """A pod template in a form whose times do not count as differences."""
-    found = template.template if isinstance(template, Revision) else template
-    meta = {key: value for key, value in (found.get("metadata") or {}).items() if key != "creationTimestamp"}
-    return {"metadata": meta, **{key: value for key, value in found.items() if key != "metadata"}}
+    meta = {key: value for key, value in (template.get("metadata") or {}).items() if key != "creationTimestamp"}
+    return {"metadata": meta, **{key: value for key, value in template.items() if key != "metadata"}}
 
 
 async def _diff_files(session: Session, filenames: tuple[str, ...], recursive: bool, force: bool, form: Format) -> None:
@@ -194,6 +201,22 @@ async def _diff_files(session: Session, filenames: tuple[str, ...], recursive: b
     differs = _show(session, form, found)
     if session.failures or differs:
         raise ExitWith(2 if session.failures else 1)
+
+
+def _shown(one: Version) -> Object:
+    return {
+        "revision": one.number,
+        "created": one.time,
+        "deleted": one.deleted,
+        "manager": one.manager,
+        "fields": list(one.fields),
+    }
+
+
+def _what(one: Version) -> str:
+    if one.deleted:
+        return "deleted"
+    return "created" if one.fields == (".",) else _few(list(one.fields)) or "-"
 
 
 # --- Who changed what ---------------------------------------------------------------------------------------------
