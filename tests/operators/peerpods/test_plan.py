@@ -107,8 +107,8 @@ def test_a_config_being_deleted_leaves_what_another_now_has() -> None:
     dying = config("one", 1, deleting=True, nodes={"a": 3, "b": 3})
     heir = config("two", 2, limit="1")
 
-    assert left_behind(dying, [dying], nodes(a=3, b=3)) == (["a", "b"], [])
-    assert left_behind(dying, [dying, heir], nodes(a=3, b=3)) == ([], [])
+    assert left_behind(dying, [dying], nodes(a=3, b=3)) == ["a", "b"]
+    assert left_behind(dying, [dying, heir], nodes(a=3, b=3)) == []
 
 
 def test_without_a_selector_workers_are_meant_and_an_empty_one_means_all() -> None:

@@ -67,6 +67,10 @@ class Node:
     mirrored: bool = False
     """Allocatable has the resource."""
 
+    @property
+    def has_any(self) -> bool:
+        return self.capacity is not None or self.mirrored
+
     @classmethod
     def of(cls, obj: Mapping[str, Any]) -> Node:
         status = obj.get("status") or {}
@@ -148,7 +152,7 @@ def plan(config: Mapping[str, Any], configs: Sequence[Mapping[str, Any]], nodes:
     wanted = shares(limit, spec.get("limitMode"), {name: node.capacity for name, node in mine.items()})
     changes: dict[str, int | None] = {name: share for name, share in wanted.items() if mine[name].capacity != share}
     for node in nodes:
-        if node.name in known and node.name not in owners and node.capacity is not None:
+        if node.name in known and node.name not in owners and node.has_any:
             changes[node.name] = None
     lost = {
         node.name: key_of(owners[node.name])
@@ -158,20 +162,20 @@ def plan(config: Mapping[str, Any], configs: Sequence[Mapping[str, Any]], nodes:
     return Plan(dict(sorted(wanted.items())), changes, lost)
 
 
-def left_behind(
-    config: Mapping[str, Any], configs: Sequence[Mapping[str, Any]], nodes: Sequence[Node]
-) -> tuple[list[str], list[str]]:
-    """What a config that is being deleted still has: nodes to take capacity off, and nodes that still mirror some.
+def left_behind(config: Mapping[str, Any], configs: Sequence[Mapping[str, Any]], nodes: Sequence[Node]) -> list[str]:
+    """The nodes from which a config that is being deleted has yet to take its capacity.
 
     Nodes that another config now has are that one's affair. Nodes the config selects count even where its ledger was lost.
     """
     owners = claims(configs, nodes)
     known, selector = ledger(config), selector_of(config)
     mine = [one for one in nodes if one.name not in owners and (one.name in known or matches(selector, one))]
-    return [one.name for one in mine if one.capacity is not None], [one.name for one in mine if one.mirrored]
+    return [one.name for one in mine if one.has_any]
 
 
 def capacity_patch(share: int | None, resource_version: str) -> Object:
     """The merge patch of a node's status. The version keeps a patch that arrives late from undoing a newer one."""
-    value = None if share is None else str(share)
-    return {"metadata": {"resourceVersion": resource_version}, "status": {"capacity": {VM_RESOURCE: value}}}
+    status: Object = {"capacity": {VM_RESOURCE: None if share is None else str(share)}}
+    if share is None:  # the scheduler goes by what the node mirrors, and the node may take its time, or never come back
+        status["allocatable"] = {VM_RESOURCE: None}
+    return {"metadata": {"resourceVersion": resource_version}, "status": status}

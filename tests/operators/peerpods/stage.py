@@ -1,0 +1,157 @@
+"""A whole plane for stories about peer pods: the real server with our admission, controllers, simulated nodes and cloud.
+
+Everything runs on a virtual clock, so waiting costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+from fleetplane.client.protocol import Client
+from fleetplane.controller import Manager, Operator
+from fleetplane.controller.metrics import Metrics
+from fleetplane.model.builtin.types import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, NODES, SECRETS
+from fleetplane.model.errors import ApiError
+from fleetplane.model.objects import Object, condition, is_condition_true
+from fleetplane.node.fleet import FleetSettings, SimulatedFleet
+from fleetplane.operating import prepare_operators
+from fleetplane.operators.peerpods import OPERATOR
+from fleetplane.operators.peerpods.kinds import VM_RESOURCE, PeerPodConfig
+from fleetplane.plane import CONTROLLER_USER, FLEET_USER
+from fleetplane.testing import SimulatedEnvironment, TestServer, run_virtually, running_server
+from fleetplane.workloads.assembly import controllers
+
+EVERY_NODE: dict[str, str] = {}
+
+
+@dataclass
+class Stage:
+    server: TestServer
+    client: Client
+    environment: SimulatedEnvironment
+    manager: Manager
+    fleet: SimulatedFleet
+
+    async def until(self, what: Callable[[], Awaitable[Any]], *, timeout: float = 120.0) -> Any:
+        async with asyncio.timeout(timeout):
+            while not (found := await what()):
+                await asyncio.sleep(0.05)
+        return found
+
+    async def find(self, resource: Any, name: str, namespace: str | None = "default") -> Object:
+        """The object, or an empty one."""
+        try:
+            return await self.client.get(resource, name, namespace)
+        except ApiError as error:
+            assert error.code == 404
+            return {}
+
+    async def config(self, name: str = "one", *, namespace: str = "default", **spec: Any) -> Object:
+        wanted = {"metadata": {"name": name}, "spec": {"nodeSelector": EVERY_NODE, **spec}}
+        return await self.client.create(PeerPodConfig, wanted, namespace)
+
+    async def settings(self, namespace: str = "default", provider: str = "libvirt", **data: str) -> None:
+        await self.client.create(
+            CONFIG_MAPS, {"metadata": {"name": "peer-pods-cm"}, "data": {"CLOUD_PROVIDER": provider, **data}}, namespace
+        )
+        await self.client.create(SECRETS, {"metadata": {"name": "peer-pods-secret"}}, namespace)
+
+    async def capacity(self, place: str = "capacity") -> list[str]:
+        """Of the resource, by node name; ``-`` where a node has none."""
+        nodes = sorted((await self.client.list(NODES)).items, key=lambda one: one["metadata"]["name"])
+        return [str((one["status"].get(place) or {}).get(VM_RESOURCE, "-")) for one in nodes]
+
+    async def has(self, *shares: str) -> None:
+        """Wait until capacity and allocatable are these."""
+
+        async def so() -> bool:
+            return await self.capacity() == list(shares) == await self.capacity("allocatable")
+
+        try:
+            await self.until(so)
+        except TimeoutError:
+            raise AssertionError(f"{await self.capacity()}, {await self.capacity('allocatable')}") from None
+
+    async def says(
+        self, type: str, status: str, *, name: str = "one", namespace: str = "default", kind: Any = PeerPodConfig
+    ) -> Object:
+        """Wait for a condition; returns it."""
+
+        async def so() -> bool:
+            found = condition(await self.find(kind, name, namespace), type) or {}
+            return found.get("status") == status
+
+        try:
+            await self.until(so)
+        except TimeoutError:
+            raise AssertionError(str((await self.find(kind, name, namespace)).get("status"))) from None
+        return condition(await self.find(kind, name, namespace), type) or {}
+
+    async def gone(self, resource: Any, name: str, namespace: str | None = "default", *, timeout: float = 120) -> None:
+        async def so() -> bool:
+            return not await self.find(resource, name, namespace)
+
+        try:
+            await self.until(so, timeout=timeout)
+        except TimeoutError:
+            raise AssertionError(str(await self.find(resource, name, namespace))) from None
+
+
+@asynccontextmanager
+async def stage(
+    *, seed: int = 0, nodes: int = 3, operator: Callable[[], Operator] = lambda: OPERATOR
+) -> AsyncIterator[Stage]:
+    environment = SimulatedEnvironment(seed)
+    peerpods = operator()
+    async with running_server(environment=environment, plugins=peerpods.admission) as server:
+        client = server.client()
+        for manifest in peerpods.manifests():
+            await client.create(CUSTOM_RESOURCE_DEFINITIONS, manifest)
+        for manifest in peerpods.manifests():
+            while not is_condition_true(
+                await client.get(CUSTOM_RESOURCE_DEFINITIONS, manifest["metadata"]["name"]), "Established"
+            ):
+                await asyncio.sleep(0.01)
+        builtin = Manager(server.client(CONTROLLER_USER), environment=environment, cluster=None)
+        builtin.add(*controllers(builtin))
+        fleet = SimulatedFleet(server.client(FLEET_USER), nodes, environment, FleetSettings())
+        (manager,) = await prepare_operators(client, [peerpods], server.client, environment, Metrics())
+        tasks = [asyncio.ensure_future(one.run()) for one in (builtin, fleet, manager)]
+        await fleet.ready.wait()
+        try:
+            yield Stage(server, client, environment, manager, fleet)
+        finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
+
+
+def staged(**arguments: Any) -> Callable[[Callable[[Stage], Awaitable[None]]], Callable[[], None]]:
+    """Make a test of a story that wants a stage."""
+
+    def decorate(story: Callable[[Stage], Awaitable[None]]) -> Callable[[], None]:
+        async def main() -> None:
+            failure: BaseException | None = None
+            async with stage(**arguments) as made:
+                try:
+                    await story(made)
+                except Exception as error:
+                    failure = error
+            if failure is not None:
+                raise failure
+
+        @wraps(story)
+        def test() -> None:
+            run_virtually(main())
+
+        del test.__wrapped__
+        return test
+
+    return decorate
