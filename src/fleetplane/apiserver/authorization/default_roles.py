@@ -139,9 +139,10 @@ fleetplane:virtual-clusters
   patch - pods/status
   read - configmaps,secrets,serviceaccounts
   create - serviceaccounts/token
-  read,patch - services,persistentvolumeclaims
-  patch - services/status,persistentvolumeclaims/status
-  read,create,patch,delete - nodes
+  read,patch - services
+  patch - services/status
+  read - persistentvolumeclaims
+  read,create,patch,delete - nodes,persistentvolumes
   patch - nodes/status
 system:kube-scheduler
   events

@@ -1,7 +1,8 @@
 """Virtual clusters: a Kubernetes of one's own, made of pods or of rows, after Vk8s (``vk8s.sktelecom.com``).
 
 Reading order: ``kinds`` (what users write), ``admission`` (what is refused), ``logical`` with ``credentials`` (clusters in
-the host's own store), ``reconcile``.
+the host's own store), ``reconcile``; then the data plane of logical clusters: ``names`` and ``translate`` (pure), ``guests``,
+``copies``, ``pods``, ``objects``.
 """
 
 from __future__ import annotations
@@ -11,12 +12,22 @@ from typing import Final
 
 from fleetplane.controller import Controller, Manager, Operator
 from fleetplane.operators.vclusters.admission import PLUGINS
+from fleetplane.operators.vclusters.copies import Copies
+from fleetplane.operators.vclusters.guests import Guests
 from fleetplane.operators.vclusters.kinds import Vk8s
+from fleetplane.operators.vclusters.objects import Claims, Events, Nodes, Services
+from fleetplane.operators.vclusters.pods import Pods
 from fleetplane.operators.vclusters.reconcile import VirtualClusters
 
 
 def controllers(manager: Manager) -> Iterable[Controller]:
-    return [VirtualClusters(manager).controller()]
+    guests = Guests(manager)
+    copies = Copies(manager, guests)
+    return [
+        VirtualClusters(manager, guests).controller(),
+        Pods(manager, guests, copies).controller(),
+        *(one(manager, guests).controller() for one in (Services, Claims, Events, Nodes)),
+    ]
 
 
 OPERATOR: Final = Operator(
@@ -31,11 +42,14 @@ OPERATOR: Final = Operator(
             "verbs": ["get", "list", "watch", "create", "patch", "delete"],
         },
         {"apiGroups": ["fleetplane.io"], "resources": ["logicalclusters/credentials"], "verbs": ["create"]},
+        {"apiGroups": ["fleetplane.io"], "resources": ["commits"], "verbs": ["create"]},
+        {"apiGroups": [""], "resources": ["events", "nodes"], "verbs": ["get", "list", "watch"]},
         {
             "apiGroups": [""],
-            "resources": ["secrets"],
+            "resources": ["secrets", "configmaps", "pods", "services", "persistentvolumeclaims"],
             "verbs": ["get", "list", "watch", "create", "patch", "delete"],
         },
     ),
+    # What it may do in the guests' clusters is the default role fleetplane:virtual-clusters of the server.
     description="Virtual Kubernetes clusters, made of pods or of rows (Vk8s).",
 )

@@ -1,8 +1,8 @@
 """Mode ``logical``: a virtual cluster that is a logical cluster of the host, for the price of its rows.
 
-Order of things: the LogicalCluster is made, the host opens it and makes its default namespaces, and only then it answers
-with credentials, which are written last, so that whoever sees the Secret can use it at once. Everything is found again by the uid of the
-Vk8s it belongs to; a name somebody else has taken gets a suffix that will be the same after any crash.
+Order of things: the LogicalCluster is made, the host opens it and makes its default namespaces, and only then it
+answers with credentials, which are written last: whoever sees the Secret can use it at once. Everything is found again
+by the uid of the Vk8s it belongs to; a name somebody else has taken gets a suffix that is the same after any crash.
 
 Deleting goes the other way: the pods on the host first, then the credentials, then the cluster with all it holds.
 """
