@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 def why_no_dns() -> str:
     """Why there is no cluster DNS here; empty when there is."""
     if importlib.util.find_spec("dnslib") is None:
-        return "cluster DNS needs the package dnslib: install fleetplane[dns]; pods use the host's resolver"
+        return "cluster DNS needs the package dnslib, which is missing from this installation; pods use the host's resolver"
     return ""
 
 
