@@ -13,15 +13,18 @@ from functools import wraps
 from typing import Any
 
 from fleetplane.client.protocol import Client
-from fleetplane.controller import Manager, Operator
+from fleetplane.controller import Manager
 from fleetplane.controller.metrics import Metrics
 from fleetplane.model.builtin.types import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, NODES, SECRETS
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, condition, is_condition_true
 from fleetplane.node.fleet import FleetSettings, SimulatedFleet
 from fleetplane.operating import prepare_operators
-from fleetplane.operators.peerpods import OPERATOR
-from fleetplane.operators.peerpods.kinds import VM_RESOURCE, PeerPodConfig
+from fleetplane.operators.peerpods import peer_pods
+from fleetplane.operators.peerpods.kinds import VM_RESOURCE, PeerPod, PeerPodConfig
+from fleetplane.operators.peerpods.orphans import Sweeping
+from fleetplane.operators.peerpods.providers import PROVIDERS
+from fleetplane.operators.peerpods.providers.simulated import SimulatedCloud
 from fleetplane.plane import CONTROLLER_USER, FLEET_USER
 from fleetplane.testing import SimulatedEnvironment, TestServer, run_virtually, running_server
 from fleetplane.workloads.assembly import controllers
@@ -36,6 +39,7 @@ class Stage:
     environment: SimulatedEnvironment
     manager: Manager
     fleet: SimulatedFleet
+    cloud: SimulatedCloud
 
     async def until(self, what: Callable[[], Awaitable[Any]], *, timeout: float = 120.0) -> Any:
         async with asyncio.timeout(timeout):
@@ -60,6 +64,24 @@ class Stage:
             CONFIG_MAPS, {"metadata": {"name": "peer-pods-cm"}, "data": {"CLOUD_PROVIDER": provider, **data}}, namespace
         )
         await self.client.create(SECRETS, {"metadata": {"name": "peer-pods-secret"}}, namespace)
+
+    async def record(self, name: str = "one", *, provider: str = "simulated", **meta: Any) -> Object:
+        """A wish for a VM of two CPUs."""
+        spec = {"cloudProvider": provider, "vm": {"vcpus": 2, "memoryMiB": 512}}
+        return await self.client.create(PeerPod, {"metadata": {"name": name, **meta}, "spec": spec}, "default")
+
+    async def phase(self, name: str, phase: str) -> Object:
+        """Wait for a record to get there; returns it."""
+
+        async def so() -> Object | None:
+            found = await self.find(PeerPod, name)
+            return found if (found.get("status") or {}).get("phase") == phase else None
+
+        try:
+            found: Object = await self.until(so)
+        except TimeoutError:
+            raise AssertionError(str((await self.find(PeerPod, name)).get("status"))) from None
+        return found
 
     async def capacity(self, place: str = "capacity") -> list[str]:
         """Of the resource, by node name; ``-`` where a node has none."""
@@ -103,11 +125,10 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(
-    *, seed: int = 0, nodes: int = 3, operator: Callable[[], Operator] = lambda: OPERATOR
-) -> AsyncIterator[Stage]:
+async def stage(*, seed: int = 0, nodes: int = 3) -> AsyncIterator[Stage]:
     environment = SimulatedEnvironment(seed)
-    peerpods = operator()
+    cloud = SimulatedCloud(environment)
+    peerpods = peer_pods({**PROVIDERS, "simulated": cloud.factory}, sweeping=Sweeping(interval=60, grace=120))
     async with running_server(environment=environment, plugins=peerpods.admission) as server:
         client = server.client()
         for manifest in peerpods.manifests():
@@ -124,7 +145,7 @@ async def stage(
         tasks = [asyncio.ensure_future(one.run()) for one in (builtin, fleet, manager)]
         await fleet.ready.wait()
         try:
-            yield Stage(server, client, environment, manager, fleet)
+            yield Stage(server, client, environment, manager, fleet, cloud)
         finally:
             for task in tasks:
                 task.cancel()
