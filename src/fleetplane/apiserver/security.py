@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from fleetplane.apiserver import certificate_requests
+from fleetplane.apiserver import certificate_requests, metadata, validation
 from fleetplane.apiserver.authentication.bootstrap import BootstrapTokens
 from fleetplane.apiserver.authentication.chain import Authenticator, bearer_token
 from fleetplane.apiserver.authentication.headers import impersonation_of
@@ -287,7 +287,12 @@ def _certificate(obj: Object | None) -> Any:
 
 
 def _body(call: Call) -> tuple[Object, list[str]]:
-    return decode_object(call.request.body, call.request.headers.get("content-type", ""))
+    """What is asked, of the types it must have."""
+    obj, strict = decode_object(call.request.body, call.request.headers.get("content-type", ""))
+    obj = metadata.drop_nulls(obj)
+    obj.setdefault("metadata", {})
+    validation.normalise(call, obj, strict)
+    return obj, strict
 
 
 def _created(obj: Object) -> Response:

@@ -250,6 +250,7 @@ class Writes:
                 )
             if not call.served.custom:
                 patched = meta.drop_nulls(patched)
+            self.place(call, patched)
             validation.normalise(call, patched, strict)
             if patched["metadata"].get("name") != call.target.name:
                 raise _other_name(patched["metadata"].get("name", ""), call)
