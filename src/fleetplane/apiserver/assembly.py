@@ -47,6 +47,7 @@ from fleetplane.apiserver.shared import SharedLayer
 from fleetplane.apiserver.storage import ObjectStorage
 from fleetplane.apiserver.streaming.handlers import stream_handlers
 from fleetplane.apiserver.streaming.protocol import PodStreams, StreamsOf
+from fleetplane.apiserver.streaming.tunnel import NodeTunnels
 from fleetplane.apiserver.subresources import Handler
 from fleetplane.apiserver.usage import UsageOf, served_metrics
 from fleetplane.model.admission import AdmissionPlugin, AdmissionRequest
@@ -80,19 +81,22 @@ def assemble(
     streams_of: StreamsOf = _no_streams,
     usage_of: UsageOf | None = None,
     more_tokens: Sequence[TokenAuthenticator] = (),
+    tunnels: NodeTunnels | None = None,
 ) -> ApiServer:
     """A server that is ready to run. Raises ValueError for settings that cannot be used."""
     clusters = Clusters()
     extra = [served_logical_clusters(), served_commits()]
     if usage_of is not None:
         extra += served_metrics(ObjectStorage(store), lambda: registry, clusters, usage_of)
+    if tunnels is not None:
+        extra.append(tunnels.served())
     registry = Registry(extra)
     reader = StoreReader(ObjectStorage(store), registry)
     security = compose_security(pki, environment, reader, clusters, more_tokens)
     namespaces = NamespaceView()
     cleanup = DefinitionCleanup(store, registry)
     own = OwnWrites(registry, clusters.name_of)
-    builtin = builtin_admission(store, environment, clusters, own)
+    builtin = builtin_admission(store, environment, clusters, own, namespaces)
     outgoing = Outgoing(Services(reader, environment))
     definitions = Definitions(registry, Conversion(outgoing, environment).converter_for)
     policies = Policies(registry, namespaces, reader, security.authorize, own)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from fleetplane.apiserver.admission.default_classes import claim_resizing, default_ingress_class, default_storage_class
 from fleetplane.apiserver.admission.limits import limit_plugins
+from fleetplane.apiserver.admission.namespaces import NamespaceView
+from fleetplane.apiserver.admission.pod_security.plugin import pod_security_plugins
 from fleetplane.apiserver.admission.policies.checking import expression_checks
 from fleetplane.apiserver.admission.priorities import priority_plugins
 from fleetplane.apiserver.admission.protection import protect_storage, taint_new_nodes
@@ -62,6 +64,7 @@ def builtin_admission(
     environment: Environment,
     clusters: Clusters,
     own: OwnWrites,
+    namespaces: NamespaceView,
     *,
     off: Collection[str] = (),
 ) -> BuiltinAdmission:
@@ -78,6 +81,7 @@ def builtin_admission(
         "LimitRanger": limit_plugins(made.limits, cluster_id),
         "ServiceAccount": service_account_plugins(made.accounts, cluster_id, environment, create_default_account),
         "TaintNodesByCondition": [taint_new_nodes()],
+        "PodSecurity": pod_security_plugins(namespaces, cluster_id),
         "Priority": priority_plugins(made.priorities, cluster_id),
         "DefaultTolerationSeconds": [default_tolerations()],
         "DefaultStorageClass": default_storage_class(made.storage_classes, cluster_id),

@@ -21,6 +21,7 @@ from fleetplane.model.schema import prune
 WEBHOOK_ORDER = 10_000
 """Plug-ins from here on may call out of the process; what they change is shown to the others again."""
 
+
 def own(plugins: Iterable[AdmissionPlugin]) -> list[AdmissionPlugin]:
     """The server's own plug-ins, without a watch on the time they take: they wait for nothing but the store."""
     return [replace(one, timeout=0) for one in plugins]

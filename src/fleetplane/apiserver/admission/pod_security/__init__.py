@@ -1,0 +1,1 @@
+"""PodSecurity: the Pod Security Standards (privileged, baseline, restricted), chosen by labels of the namespace."""
