@@ -83,6 +83,19 @@ def test_a_version_that_is_not_kept(cli: Any, settings: str) -> None:
     assert refused.err == f"fleetplane: configmap/settings has no revision 1 any more; the latest are: {known}\n"
 
 
+def test_a_diff_that_could_not_be_made_is_told_apart_from_a_difference(cli: Any, settings: str) -> None:
+    assert cli("diff", "cm/settings", "--revision", "1", "-n", settings).code == 2
+    assert cli("diff", "cm/nothing", "--revision", "1", "-n", settings).code == 2
+
+
+def test_a_workload_that_was_deleted_comes_back(cli: Any, namespace: str, deployment: Callable[..., str]) -> None:
+    cli("apply", "-n", namespace, "-f", "-", stdin=deployment())
+    cli("delete", "deploy/web", "-n", namespace)
+
+    assert cli("rollback", "deploy/web", "-n", namespace).code == 0
+    assert cli("wait", "deploy/web", "-n", namespace).code == 0
+
+
 def test_an_object_that_never_was(cli: Any, namespace: str) -> None:
     missing = cli("history", "cm/nothing", "-n", namespace)
 

@@ -29,9 +29,10 @@ from fleetplane.interfaces.cli.errors import CommandError
 from fleetplane.model.builtin.types import CERTIFICATE_SIGNING_REQUESTS, SECRETS
 from fleetplane.model.environment import Environment, SystemEnvironment, name_suffix, timestamp
 from fleetplane.model.objects import Object, is_condition_true
-from fleetplane.node.agent import NodeSettings
+from fleetplane.node.agent import NodeAgent, NodeSettings
 from fleetplane.node.files import write_private
 from fleetplane.node.local import run_local_node
+from fleetplane.node.tunnel import keep_tunnel
 
 _SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
 _WAIT_SECONDS = 120.0
@@ -84,7 +85,7 @@ async def run_joined_node(
         client = await connect_to(access, environment)
         try:
             async with asyncio.TaskGroup() as group:
-                running = group.create_task(_run(client, data_dir, node, environment, say))
+                running = group.create_task(_run(access, client, data_dir, node, environment, say))
                 await _until_old(access, environment)
                 await _obtain(client, kubeconfig, access.server, access.ca, node, environment)
                 running.cancel()
@@ -93,9 +94,21 @@ async def run_joined_node(
         say("the node's certificate was renewed")
 
 
-async def _run(client: Client, data_dir: Path, node: str, environment: Environment, say: Callable[[str], None]) -> None:
+async def _run(
+    access: Access, client: Client, data_dir: Path, node: str, environment: Environment, say: Callable[[str], None]
+) -> None:
+    """The node, and once the plane knows it the tunnel by which its pods are reached."""
     settings = NodeSettings(data_dir / "nodes" / node, name=node, static_pods=data_dir / "static-pods")
-    await run_local_node(client, settings, environment, on_ready=lambda _agent: say(f"node {node} is registered"))
+    async with asyncio.TaskGroup() as group:
+
+        def ready(agent: NodeAgent) -> None:
+            say(f"node {node} is registered")
+            group.create_task(
+                keep_tunnel(access, environment, node, agent.streams, lambda: agent.node_usage(node)),
+                name="the node's tunnel",
+            )
+
+        await run_local_node(client, settings, environment, on_ready=ready)
 
 
 async def _until_old(access: Access, environment: Environment) -> None:

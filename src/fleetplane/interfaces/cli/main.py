@@ -3,7 +3,8 @@
 Commands are listed here by name and module, and imported when they are called: starting is most of what a short command
 costs, and shells call us to complete words. A command's module holds its options and its help.
 
-Errors are one sentence that says what to do, on stderr, with exit code 1 (2 for usage); a traceback only with ``--debug``.
+Errors are one sentence that says what to do, on stderr, with exit code 1 (2 for usage, and of diff);
+a traceback only with ``--debug``.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
         "logs": Entry("logs", "Print what a container wrote."),
         "exec": Entry("exec", "Run a program in a container."),
         "top": Entry("top", "Show what nodes and pods use."),
-        "history": Entry("history", "Show the revisions of a workload, and who changed which fields of any object."),
+        "history": Entry("history", "Show the revisions of an object, and who changed which fields."),
         "diff": Entry("history", "Show what would change, or what has changed since a revision."),
         "explain": Entry("explain", "Tell what a kind and its fields mean."),
         "api-resources": Entry("api_resources", "List the kinds of objects the server has."),
@@ -68,7 +69,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
         "annotate": Entry("label", "Set or remove annotations."),
         "scale": Entry("scale", "Set how many replicas of an object there should be."),
         "rollout": Entry("rollout", "Follow, stop or take back a change."),
-        "rollback": Entry("history", "Make an earlier revision the wanted state again."),
+        "rollback": Entry(
+            "history", "Make an earlier revision the wanted state again; what was deleted is made again."
+        ),
         "cordon": Entry("nodes", "Let no new pods come to a node."),
         "uncordon": Entry("nodes", "Let new pods come to a node again."),
         "drain": Entry("nodes", "Cordon a node and move its pods away, as fast as their disruption budgets allow."),
@@ -161,6 +164,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """One command line, to its exit code."""
+    failed = 2 if arguments[:1] == ["diff"] else 1  # of diff 1 is an answer, as of diff(1)
     try:
         if _COMPLETE in os.environ:
             app.main(arguments, prog_name="fleetplane")
@@ -187,12 +191,14 @@ def run(arguments: list[str]) -> int:
         if wants_debug(arguments):
             raise
         sentence = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        return _complain(sentence, 2 if isinstance(error, UsageError) else 1)
+        return _complain(sentence, 2 if isinstance(error, UsageError) else failed)
     except Exception as error:
         if wants_debug(arguments):
             raise
         first = str(error).partition("\n")[0]
-        return _complain(f"this is a mistake in fleetplane ({type(error).__name__}: {first}); --debug shows where", 1)
+        return _complain(
+            f"this is a mistake in fleetplane ({type(error).__name__}: {first}); --debug shows where", failed
+        )
     return 0
 
 

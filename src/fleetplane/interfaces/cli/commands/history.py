@@ -51,7 +51,10 @@ async def history(session: Session, what: tuple[str, ...], output: str) -> None:
         return
     now = session.environment.now()
     if kept:
-        rows = [[str(one.number), time_since(one.time, now), one.manager or "-", _what(one)] for one in kept]
+        rows = [
+            [str(one.number), time_since(one.time, now) if one.time else "-", one.manager or "-", _what(one)]
+            for one in kept
+        ]
         print_rows(session.out, [["REVISION", "AGE", "BY", "CHANGED"], *rows])
         return
     if found:
