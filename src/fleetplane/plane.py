@@ -30,6 +30,8 @@ from fleetplane.apiserver.pki import PkiError, ensure_pki, server_context, write
 from fleetplane.apiserver.security import openid_tokens
 from fleetplane.apiserver.server import ApiServer
 from fleetplane.apiserver.streaming.protocol import PodStreams
+from fleetplane.apiserver.streaming.tunnel import NodeTunnels
+from fleetplane.apiserver.usage import NodeUsage
 from fleetplane.bootstrap import SYSTEM_NAMESPACES, bootstrap
 from fleetplane.client.protocol import Capabilities, Client, Pairs
 from fleetplane.client.rest import RestClient
@@ -45,7 +47,6 @@ from fleetplane.node.agent import NodeAgent, NodeSettings
 from fleetplane.node.fleet import SimulatedFleet
 from fleetplane.node.local import choose_runtime, remove_local_node, run_local_node
 from fleetplane.node.runtime import RuntimeFailure
-from fleetplane.node.stats import NodeUse
 from fleetplane.operating import chosen_operators, install_kinds, prepare_operators
 from fleetplane.settings import Settings
 from fleetplane.store.encrypting import EncryptingStore, Sealer
@@ -165,6 +166,7 @@ class Plane:
         self._streams: dict[str, PodStreams] = {}
         self._measured: list[NodeAgent | SimulatedFleet] = []
         self._streams_by_prefix: tuple[str, PodStreams | None] = ("", None)
+        self._tunnels = NodeTunnels()
 
     @property
     def server(self) -> ApiServer:
@@ -216,6 +218,7 @@ class Plane:
             streams_of=self._streams_of,
             usage_of=self._usage_of,
             more_tokens=self._openid(),
+            tunnels=self._tunnels,
         )
         await self._stack.enter_async_context(self._server.running())
         frontend = Frontend(self._server.handle)
@@ -224,6 +227,7 @@ class Plane:
         except OSError as error:
             raise PlaneError(_cannot_listen(settings, error)) from None
         self._stack.push_async_callback(frontend.close)
+        self._stack.push_async_callback(self._tunnels.close)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.url = f"https://{host}:{port}"
         await bootstrap(self.client(), settings, port)
@@ -313,18 +317,18 @@ class Plane:
         self._streams[name] = LocalStreams(agent.streams)
         self._measured.append(agent)
 
-    async def _usage_of(self, node: str) -> NodeUse | None:
+    async def _usage_of(self, node: str) -> NodeUsage | None:
         for one in self._measured:
             usage = await one.node_usage(node)
             if usage is not None:
                 return usage
-        return None
+        return await self._tunnels.usage_of(node)
 
     def _streams_of(self, node: str) -> PodStreams | None:
         prefix, fleet = self._streams_by_prefix
         if fleet is not None and node.startswith(prefix):
             return fleet
-        return self._streams.get(node)
+        return self._streams.get(node) or self._tunnels.streams_of(node)
 
     async def _encrypted(self, store: Store) -> Store:
         """The store with Secrets sealed: by the key file of the settings, on SQLite else by a key of the plane's own."""

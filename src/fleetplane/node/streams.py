@@ -1,7 +1,7 @@
 """Logs, exec, attach and port-forward of a node's pods, as the API server asks for them.
 
 ``NodeStreams`` is the contract: the plane hands an implementation to the server for nodes of its own process, and the
-tunnel of a remote node will be another one. Everything crosses as plain data and bytes, and every refusal is an
+tunnel of a remote node (``tunnel``) offers the same one. Everything crosses as plain data and bytes, and every refusal is an
 ``ApiError`` in the kubelet's words, raised before the first byte, so that it can still become an HTTP answer.
 """
 

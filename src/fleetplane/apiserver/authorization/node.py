@@ -176,6 +176,7 @@ class NodeAuthorizer:
             ("resource.k8s.io", RESOURCE_CLAIMS): self._get_needed,
             ("coordination.k8s.io", "leases"): self._lease,
             ("storage.k8s.io", "csinodes"): self._csi_node,
+            ("fleetplane.io", "nodetunnels"): self._tunnel,
         }
 
     def authorize(self, attributes: Attributes) -> Decision:
@@ -244,6 +245,11 @@ class NodeAuthorizer:
         if a.verb != "create" and a.name != node:
             return "can only access node lease with the same name as the requesting node"
         return None
+
+    def _tunnel(self, node: str, a: Attributes) -> str | None:
+        if a.verb == "get" and a.name == node and not a.subresource:
+            return None
+        return f"node '{node}' can only open its own tunnel"
 
     def _csi_node(self, node: str, a: Attributes) -> str | None:
         if a.verb not in {"get", "create", "update", "patch", "delete"}:

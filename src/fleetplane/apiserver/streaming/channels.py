@@ -16,6 +16,7 @@ from aiohttp import WSMsgType, web
 
 from fleetplane.apiserver.streaming.protocol import Session
 from fleetplane.apiserver.streaming.spdy import SpdyConnection, Stream
+from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object
 
 STDIN: Final = 0
@@ -57,12 +58,20 @@ async def pump(session: Session, channels: Channels, *, stdin: bool, tty: bool) 
                 helpers.append(group.create_task(_resize(session, channels)))
             async for name, data in session.read():
                 await channels.write(STDOUT if name == "stdout" else STDERR, data)
-            code = await session.exit_code()
+            status = await _outcome(session)
             for task in helpers:
                 task.cancel()
-        await channels.finish(exit_status(code))
+        await channels.finish(status)
     finally:
         await session.close()
+
+
+async def _outcome(session: Session) -> Object:
+    """The Status to end with: the command's exit code, or why nobody knows it."""
+    try:
+        return exit_status(await session.exit_code())
+    except ApiError as error:
+        return error.to_status()
 
 
 async def _input(session: Session, channels: Channels) -> None:

@@ -35,7 +35,7 @@ class Session(Protocol):
     async def resize(self, width: int, height: int) -> None: ...
 
     async def exit_code(self) -> int:
-        """The command's exit code, once ``read`` has ended."""
+        """The command's exit code, once ``read`` has ended. Raises ApiError when it cannot be known."""
 
     async def close(self) -> None: ...
 
