@@ -17,6 +17,7 @@ import orjson
 from prometheus_client import CollectorRegistry, generate_latest
 
 from fleetplane.apiserver.admission.chain import AdmissionChain
+from fleetplane.apiserver.admission.connecting import admit_connection
 from fleetplane.apiserver.aggregation.stage import Aggregation
 from fleetplane.apiserver.allocation import Allocators
 from fleetplane.apiserver.audit import Audit, Trail
@@ -295,6 +296,7 @@ class ApiServer:
     async def _dispatch(self, call: Call) -> Response:
         handler = self._subresources.find(call)
         if handler is not None:
+            await admit_connection(self._parts.admission, self._parts.clusters, self._environment, call)
             return await handler(call)
         match call.target.verb:
             case "get":

@@ -433,3 +433,41 @@ async def test_a_service_that_is_missing_is_told_by_name(api: TestServer) -> Non
     _, status = await create(api)
 
     assert status["message"].endswith('Post "https://none.default.svc:443/?timeout=10s": service "none" not found')
+
+
+# -- requests without an object of their own -------------------------------------------------------------------------
+
+
+async def test_a_connection_into_a_pod_is_asked_about(api: TestServer, pod: Callable[..., Object]) -> None:
+    await api.call("POST", "/api/v1/namespaces/default/pods", pod())
+    rules = [{"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/exec"]}]
+    async with https_server(lambda review: deny(review, message="no shells", code=403)) as server:
+        await register(api, "validating", server, rules=rules)
+
+        query = {"command": "sh", "stdin": "true", "container": "c"}
+        code, status = await api.call("POST", "/api/v1/namespaces/default/pods/web/exec", query=query)
+
+    assert (code, status["message"]) == (403, 'admission webhook "a.example.com" denied the request: no shells')
+    asked = server.seen[0]["request"]
+    assert (asked["operation"], asked["subResource"], asked["name"]) == ("CONNECT", "exec", "web")
+    assert asked["kind"]["kind"] == "PodExecOptions"
+    assert asked["object"] == {
+        "kind": "PodExecOptions",
+        "apiVersion": "v1",
+        "stdin": True,
+        "container": "c",
+        "command": ["sh"],
+    }
+
+
+async def test_an_eviction_is_asked_about(api: TestServer, pod: Callable[..., Object]) -> None:
+    await api.call("POST", "/api/v1/namespaces/default/pods", pod())
+    rules = [{"operations": ["CREATE"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["pods/eviction"]}]
+    async with https_server(lambda review: deny(review, message="it stays", code=403)) as server:
+        await register(api, "validating", server, rules=rules)
+
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "web"}}
+        code, _ = await api.call("POST", "/api/v1/namespaces/default/pods/web/eviction", eviction)
+
+    assert code == 403
+    assert server.seen[0]["request"]["kind"] == {"group": "policy", "version": "v1", "kind": "Eviction"}

@@ -83,7 +83,7 @@ class AdmissionChain:
 
     async def validate(self, call: Call, request: AdmissionRequest) -> Claims:
         """What plug-ins claimed for the write, to be entered around its commit. Raises the ApiError of the first refusal."""
-        if request.operation == "DELETE":  # there is nothing to change, but mutating webhooks may refuse
+        if request.operation in ("DELETE", "CONNECT"):  # nothing is to be changed, but mutating webhooks may refuse
             await self._dispatch(call, request, Memory())
         claims: list[Claim] = []
         asked = False
