@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import wraps
 from typing import Any
+
+from tests.operators.staging import define, running, told_on
 
 from fleetplane.client.protocol import Client
 from fleetplane.controller import Manager
 from fleetplane.controller.metrics import Metrics
-from fleetplane.model.builtin.types import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, NODES, SECRETS
+from fleetplane.model.builtin.types import CONFIG_MAPS, NODES, SECRETS
 from fleetplane.model.errors import ApiError
-from fleetplane.model.objects import Object, condition, is_condition_true
+from fleetplane.model.objects import Object, condition
 from fleetplane.node.fleet import FleetSettings, SimulatedFleet
 from fleetplane.operating import prepare_operators
 from fleetplane.operators.peerpods import peer_pods
@@ -26,7 +27,7 @@ from fleetplane.operators.peerpods.orphans import Sweeping
 from fleetplane.operators.peerpods.providers import PROVIDERS
 from fleetplane.operators.peerpods.providers.simulated import SimulatedCloud
 from fleetplane.plane import CONTROLLER_USER, FLEET_USER
-from fleetplane.testing import SimulatedEnvironment, TestServer, run_virtually, running_server
+from fleetplane.testing import SimulatedEnvironment, TestServer, running_server
 from fleetplane.workloads.assembly import controllers
 
 EVERY_NODE: dict[str, str] = {}
@@ -131,48 +132,16 @@ async def stage(*, seed: int = 0, nodes: int = 3) -> AsyncIterator[Stage]:
     peerpods = peer_pods({**PROVIDERS, "simulated": cloud.factory}, sweeping=Sweeping(interval=60, grace=120))
     async with running_server(environment=environment, plugins=peerpods.admission) as server:
         client = server.client()
-        for manifest in peerpods.manifests():
-            await client.create(CUSTOM_RESOURCE_DEFINITIONS, manifest)
-        for manifest in peerpods.manifests():
-            while not is_condition_true(
-                await client.get(CUSTOM_RESOURCE_DEFINITIONS, manifest["metadata"]["name"]), "Established"
-            ):
-                await asyncio.sleep(0.01)
+        await define(client, peerpods)
         builtin = Manager(server.client(CONTROLLER_USER), environment=environment, cluster=None)
         builtin.add(*controllers(builtin))
         fleet = SimulatedFleet(server.client(FLEET_USER), nodes, environment, FleetSettings())
         (manager,) = await prepare_operators(client, [peerpods], server.client, environment, Metrics())
-        tasks = [asyncio.ensure_future(one.run()) for one in (builtin, fleet, manager)]
-        await fleet.ready.wait()
-        try:
+        async with running(builtin.run(), fleet.run(), manager.run()):
+            await fleet.ready.wait()
             yield Stage(server, client, environment, manager, fleet, cloud)
-        finally:
-            for task in tasks:
-                task.cancel()
-            for task in tasks:
-                with suppress(asyncio.CancelledError):
-                    await task
 
 
 def staged(**arguments: Any) -> Callable[[Callable[[Stage], Awaitable[None]]], Callable[[], None]]:
     """Make a test of a story that wants a stage."""
-
-    def decorate(story: Callable[[Stage], Awaitable[None]]) -> Callable[[], None]:
-        async def main() -> None:
-            failure: BaseException | None = None
-            async with stage(**arguments) as made:
-                try:
-                    await story(made)
-                except Exception as error:
-                    failure = error
-            if failure is not None:
-                raise failure
-
-        @wraps(story)
-        def test() -> None:
-            run_virtually(main())
-
-        del test.__wrapped__
-        return test
-
-    return decorate
+    return told_on(stage, **arguments)

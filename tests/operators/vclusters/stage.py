@@ -8,29 +8,29 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import wraps
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from tests.operators.staging import define, running, told_on
 
 from fleetplane.apiserver.http import Request, Response
 from fleetplane.client.protocol import Client
 from fleetplane.controller import Manager
 from fleetplane.controller.metrics import Metrics
 from fleetplane.model import yaml as kube_yaml
-from fleetplane.model.builtin.types import CUSTOM_RESOURCE_DEFINITIONS, SECRETS
+from fleetplane.model.builtin.types import SECRETS
 from fleetplane.model.errors import ApiError
-from fleetplane.model.objects import Object, is_condition_true
+from fleetplane.model.objects import Object
 from fleetplane.model.user import UserInfo
 from fleetplane.node.fleet import FleetSettings, SimulatedFleet
 from fleetplane.operating import prepare_operators
 from fleetplane.operators.vclusters import OPERATOR
 from fleetplane.operators.vclusters.kinds import Vk8s
 from fleetplane.plane import CONTROLLER_USER, FLEET_USER
-from fleetplane.testing import SimulatedEnvironment, TestServer, run_virtually, running_server
+from fleetplane.testing import SimulatedEnvironment, TestServer, running_server
 from fleetplane.workloads.assembly import controllers
 
 USER = UserInfo("developer", groups=("system:authenticated",))
@@ -107,50 +107,16 @@ async def stage(*, seed: int = 0, nodes: int = 2, settings: FleetSettings | None
     environment = SimulatedEnvironment(seed)
     async with running_server(environment=environment, plugins=OPERATOR.admission) as server:
         client = server.client()
-        for manifest in OPERATOR.manifests():
-            await client.create(CUSTOM_RESOURCE_DEFINITIONS, manifest)
-        for manifest in OPERATOR.manifests():
-            while not is_condition_true(
-                await client.get(CUSTOM_RESOURCE_DEFINITIONS, manifest["metadata"]["name"]), "Established"
-            ):
-                await asyncio.sleep(0.01)
+        await define(client, OPERATOR)
         builtin = Manager(server.client(CONTROLLER_USER), environment=environment, cluster=None)
         builtin.add(*controllers(builtin))
-        tasks = [asyncio.ensure_future(builtin.run())]
         fleet = SimulatedFleet(server.client(FLEET_USER), nodes, environment, settings)
-        tasks.append(asyncio.ensure_future(fleet.run()))
         (manager,) = await prepare_operators(client, [OPERATOR], server.client, environment, Metrics())
-        tasks.append(asyncio.ensure_future(manager.run()))
-        await fleet.ready.wait()
-        try:
+        async with running(builtin.run(), fleet.run(), manager.run()):
+            await fleet.ready.wait()
             yield Stage(server, client, environment, manager, fleet)
-        finally:
-            for task in tasks:
-                task.cancel()
-            for task in tasks:
-                with suppress(asyncio.CancelledError):
-                    await task
 
 
 def staged(**arguments: Any) -> Callable[[Callable[[Stage], Awaitable[None]]], Callable[[], None]]:
     """Make a test of a story that wants a stage."""
-
-    def decorate(story: Callable[[Stage], Awaitable[None]]) -> Callable[[], None]:
-        async def main() -> None:
-            failure: BaseException | None = None
-            async with stage(**arguments) as made:
-                try:
-                    await story(made)
-                except Exception as error:
-                    failure = error
-            if failure is not None:
-                raise failure
-
-        @wraps(story)
-        def test() -> None:
-            run_virtually(main())
-
-        del test.__wrapped__
-        return test
-
-    return decorate
+    return told_on(stage, **arguments)

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import wraps
 from typing import Any
+
+from tests.operators.staging import define, running, told_on
 
 from fleetplane.client.protocol import Client
 from fleetplane.controller import Manager
-from fleetplane.model.builtin.types import CUSTOM_RESOURCE_DEFINITIONS, PODS
+from fleetplane.model.builtin.types import PODS
 from fleetplane.model.errors import ApiError
-from fleetplane.model.objects import Object, condition, is_condition_true
+from fleetplane.model.objects import Object, condition
 from fleetplane.model.user import UserInfo
 from fleetplane.node.fleet import FleetSettings, SimulatedFleet
 from fleetplane.operating import prepare_operators
@@ -24,7 +25,7 @@ from fleetplane.operators.vehicles import OPERATOR
 from fleetplane.operators.vehicles.kinds import DevRes, VehContainerConfig, VehDeployment, VehPod
 from fleetplane.operators.vehicles.scheduling import Criticality
 from fleetplane.plane import CONTROLLER_USER, FLEET_USER
-from fleetplane.testing import SimulatedEnvironment, TestServer, run_virtually, running_server
+from fleetplane.testing import SimulatedEnvironment, TestServer, running_server
 from fleetplane.workloads.assembly import controllers
 from fleetplane.workloads.scheduler.plugins import Plugins
 
@@ -89,55 +90,19 @@ async def stage(*, seed: int = 0, nodes: int = 2, settings: FleetSettings | None
     environment = SimulatedEnvironment(seed)
     async with running_server(environment=environment, plugins=OPERATOR.admission) as server:
         client = server.client()
-        for manifest in OPERATOR.manifests():
-            await client.create(CUSTOM_RESOURCE_DEFINITIONS, manifest)
-        for manifest in OPERATOR.manifests():
-            while not is_condition_true(
-                await client.get(CUSTOM_RESOURCE_DEFINITIONS, manifest["metadata"]["name"]), "Established"
-            ):
-                await asyncio.sleep(0.01)
+        await define(client, OPERATOR)
         manager = Manager(server.client(CONTROLLER_USER), environment=environment, cluster=None)
         manager.add(*controllers(manager, scheduler_plugins=Plugins.of([Criticality()])))
         (vehicles,) = await prepare_operators(client, [OPERATOR], server.client, environment, manager.metrics)
         fleet = SimulatedFleet(server.client(FLEET_USER), nodes, environment, settings)
-        tasks = [
-            asyncio.ensure_future(manager.run()),
-            asyncio.ensure_future(vehicles.run()),
-            asyncio.ensure_future(fleet.run()),
-        ]
-        await fleet.ready.wait()
-        try:
+        async with running(manager.run(), vehicles.run(), fleet.run()):
+            await fleet.ready.wait()
             yield Stage(server, client, environment, vehicles, fleet)
-        finally:
-            for task in tasks:
-                task.cancel()
-            for task in tasks:
-                with suppress(asyncio.CancelledError):
-                    await task
 
 
 def staged(**arguments: Any) -> Callable[[Callable[[Stage], Awaitable[None]]], Callable[[], None]]:
     """Make a test of a story that wants a stage."""
-
-    def decorate(story: Callable[[Stage], Awaitable[None]]) -> Callable[[], None]:
-        async def main() -> None:
-            failure: BaseException | None = None
-            async with stage(**arguments) as made:
-                try:
-                    await story(made)
-                except Exception as error:
-                    failure = error
-            if failure is not None:
-                raise failure
-
-        @wraps(story)
-        def test() -> None:
-            run_virtually(main())
-
-        del test.__wrapped__
-        return test
-
-    return decorate
+    return told_on(stage, **arguments)
 
 
 def device(name: str, path: Any = "/dev/video0", **more: Any) -> Object:

@@ -1,0 +1,69 @@
+"""What the stages of all operators share: kinds that are served, tasks that end, and stories that become tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import wraps
+from typing import Any, TypeVar
+
+from fleetplane.client.protocol import Client
+from fleetplane.controller import Operator
+from fleetplane.model.builtin.types import CUSTOM_RESOURCE_DEFINITIONS
+from fleetplane.model.objects import is_condition_true
+from fleetplane.testing import run_virtually
+
+Stage = TypeVar("Stage")
+Story = Callable[[Stage], Awaitable[None]]
+
+
+async def define(client: Client, operator: Operator) -> None:
+    """Create the definitions of an operator's kinds and wait until they are served."""
+    for manifest in operator.manifests():
+        await client.create(CUSTOM_RESOURCE_DEFINITIONS, manifest)
+    for manifest in operator.manifests():
+        while not is_condition_true(
+            await client.get(CUSTOM_RESOURCE_DEFINITIONS, manifest["metadata"]["name"]), "Established"
+        ):
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def running(*runs: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run them beside the story, and end them with it."""
+    tasks = [asyncio.ensure_future(one) for one in runs]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+def told_on(
+    stage: Callable[..., AbstractAsyncContextManager[Stage]], **arguments: Any
+) -> Callable[[Story[Stage]], Callable[[], None]]:
+    """Make a test, on a virtual clock, of a story that wants a stage."""
+
+    def decorate(story: Story[Stage]) -> Callable[[], None]:
+        async def main() -> None:
+            failure: BaseException | None = None
+            async with stage(**arguments) as made:
+                try:
+                    await story(made)
+                except Exception as error:
+                    failure = error
+            if failure is not None:
+                raise failure
+
+        @wraps(story)
+        def test() -> None:
+            run_virtually(main())
+
+        del test.__wrapped__  # type: ignore[attr-defined]
+        return test
+
+    return decorate
