@@ -96,7 +96,9 @@ async def story(simulation: Simulation) -> None:
 
     records = (await client.list(PeerPod)).items
     assert {one["spec"]["instanceID"] for one in records} == set(cloud.vms)
-    nodes = [one for one in (await client.list(NODES)).items if (one["metadata"].get("labels") or {}).get("vm") == "yes"]
+    nodes = [
+        one for one in (await client.list(NODES)).items if (one["metadata"].get("labels") or {}).get("vm") == "yes"
+    ]
     assert len(await capacity(client)) == len(nodes)
     assert sum(await capacity(client)) == (LIMIT if nodes else 0)
 
