@@ -11,6 +11,7 @@ from typing import Any, Final
 from fleetplane.interfaces.cli.connection import Session
 from fleetplane.interfaces.cli.errors import CommandError
 from fleetplane.interfaces.cli.podselect import selector_of
+from fleetplane.interfaces.cli.reporting import Report
 from fleetplane.interfaces.cli.resources import Target, reference
 from fleetplane.model.objects import Object, metadata, name, namespace, owner_references, uid
 from fleetplane.model.resources import ResourceType
@@ -104,6 +105,20 @@ def chosen(found: list[Revision], wanted: int, obj: Object) -> Revision:
     if len(found) < 2:
         raise CommandError(f"{who} has no earlier revision to go back to")
     return found[-2]
+
+
+def report_return(
+    report: Report, resource: ResourceType, now: Object | None, changed: Object | None, number: int, *, dry_run: bool
+) -> None:
+    """Say that an object went back to a revision, or was there already; of a dry run also what would change."""
+    from fleetplane.interfaces.cli.differences import print_diff, unified
+
+    if changed is not None and dry_run and report.format.is_text:
+        who = f"{changed.get('kind')} {namespace(changed)}/{name(changed)}".replace(" /", " ")
+        print_diff(report.session.out, unified(now, changed, who))
+    said = f"is at revision {number} already" if changed is None else f"rolled back to revision {number}"
+    report.add(resource, changed or now or {}, said)
+    report.finish(single=True)
 
 
 async def go_back(

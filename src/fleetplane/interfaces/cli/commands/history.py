@@ -18,7 +18,7 @@ from fleetplane.interfaces.cli.connection import Session
 from fleetplane.interfaces.cli.errors import ExitWith, UsageError
 from fleetplane.interfaces.cli.output import Format, parse_format, print_document
 from fleetplane.interfaces.cli.resources import Target, one_target, reference
-from fleetplane.interfaces.cli.revisions import RESTARTABLE, chosen, go_back, revisions
+from fleetplane.interfaces.cli.revisions import RESTARTABLE, chosen, go_back, report_return, revisions
 from fleetplane.interfaces.cli.versions import Version, current, restore, version, version_before, versions
 from fleetplane.model.objects import Object, metadata, name, namespace
 
@@ -149,7 +149,6 @@ def _show(session: Session, form: Format, found: Mapping[str, list[str]]) -> boo
 @output_option()
 async def rollback(session: Session, what: tuple[str, ...], revision: int | None, dry_run: bool, output: str) -> None:
     """Make an earlier revision the wanted state again; what was deleted is made again."""
-    from fleetplane.interfaces.cli.differences import print_diff, unified
     from fleetplane.interfaces.cli.reporting import Report
 
     report = Report(session, parse_format(output), " (server dry run)" if dry_run else "")
@@ -160,11 +159,7 @@ async def rollback(session: Session, what: tuple[str, ...], revision: int | None
     else:
         to = version(kept, revision, target) if revision else version_before(kept, obj, target)
         number, changed = to.number, await restore(session, target, obj, to, dry_run=dry_run)
-    if changed is not None and dry_run and report.format.is_text:
-        print_diff(session.out, unified(obj, changed, f"{changed.get('kind')} {namespace(changed)}/{name(changed)}"))
-    said = f"is at revision {number} already" if changed is None else f"rolled back to revision {number}"
-    report.add(target.resource, changed or obj or {}, said)
-    report.finish(single=True)
+    report_return(report, target.resource, obj, changed, number, dry_run=dry_run)
 
 
 async def _known(session: Session, what: tuple[str, ...]) -> tuple[Target, Object | None, list[Version]]:

@@ -19,7 +19,15 @@ from fleetplane.interfaces.cli.errors import CommandError, UsageError
 from fleetplane.interfaces.cli.output import parse_format, print_document
 from fleetplane.interfaces.cli.reporting import Report
 from fleetplane.interfaces.cli.resources import Target, named, one_target, parse_targets, reference, scope, selected
-from fleetplane.interfaces.cli.revisions import MANAGER, RESTARTABLE, check_kind, chosen, go_back, revisions
+from fleetplane.interfaces.cli.revisions import (
+    MANAGER,
+    RESTARTABLE,
+    check_kind,
+    chosen,
+    go_back,
+    report_return,
+    revisions,
+)
 from fleetplane.model.environment import timestamp
 from fleetplane.model.objects import Object, name, namespace
 
@@ -132,19 +140,13 @@ async def history(session: Session, what: tuple[str, ...], revision: int | None,
 @output_option()
 async def undo(session: Session, what: tuple[str, ...], to_revision: int, dry_run: bool, output: str) -> None:
     """Go back to an earlier revision."""
-    from fleetplane.interfaces.cli.differences import print_diff, unified
-
     report = Report(session, parse_format(output), " (server dry run)" if dry_run else "")
     target = await one_target(session, what)
     check_kind(target, "undone")
     obj = await session.client.get(target.resource, target.name, session.namespace)
     to = chosen(await revisions(session, obj), to_revision, obj)
     changed = await go_back(session, target.resource, obj, to, dry_run=dry_run)
-    if changed is not None and dry_run and report.format.is_text:
-        print_diff(session.out, unified(obj, changed, f"{obj.get('kind')} {namespace(obj)}/{name(obj)}"))
-    said = f"is at revision {to.number} already" if changed is None else f"rolled back to revision {to.number}"
-    report.add(target.resource, changed or obj, said)
-    report.finish(single=True)
+    report_return(report, target.resource, obj, changed, to.number, dry_run=dry_run)
 
 
 @client_command(
