@@ -99,7 +99,7 @@ def assemble(
     builtin = builtin_admission(store, environment, clusters, own, namespaces)
     outgoing = Outgoing(Services(reader, environment))
     definitions = Definitions(registry, Conversion(outgoing, environment).converter_for)
-    policies = Policies(registry, namespaces, reader, security.authorize, own)
+    policies = Policies(registry, namespaces, reader, security.authorize, own, environment)
     webhooks = Webhooks(registry, namespaces, outgoing, security.authorize, environment)
 
     def cluster_id(name: str) -> str:

@@ -26,6 +26,7 @@ from fleetplane.model.objects import Object, is_condition_true
 from fleetplane.model.resources import ResourceType
 from fleetplane.model.schema import Schema
 from fleetplane.model.table import custom_columns
+from fleetplane.store.protocol import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,8 @@ class Definitions:
                 except errors.ApiError as error:
                     if error.code != 404:
                         log.warning("definition %s cannot be judged again: %s", name, error)
+                except StoreError as error:
+                    log.warning("definition %s cannot be judged again: %s", name, error)
 
 
 async def _as_it_is(definition: Object) -> Object:

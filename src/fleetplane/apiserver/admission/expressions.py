@@ -5,7 +5,7 @@ Loads CEL, so it is imported only where there are expressions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,11 +18,14 @@ from fleetplane.model.cel import CelCompileError, CelCostExceeded, CelError, Pro
 from fleetplane.model.cel.admission import match_declarations
 from fleetplane.model.cel.cost import PER_CALL_LIMIT
 from fleetplane.model.cel.library.authorization import AuthorizationCheck, AuthorizationDecision, Authorizer
+from fleetplane.model.environment import Environment
 from fleetplane.model.objects import Object
 from fleetplane.model.user import UserInfo, service_account_user
 
 MATCH_BUDGET: Final = 2_500_000
 """What all match conditions of one webhook or policy may cost together, in CEL cost units."""
+SECONDS: Final = 2.0
+"""What all expressions about one request may take together: a guard for everybody else, far beyond the cost limits' work."""
 Variables = dict[str, Any]
 
 
@@ -46,11 +49,19 @@ def compile_conditions(conditions: Sequence[Mapping[str, Any]]) -> tuple[Conditi
     return tuple(made)
 
 
+def deadline(environment: Environment, seconds: float = SECONDS) -> Callable[[], bool]:
+    """Whether the time for the expressions about one request is over. They run in turn with everything else."""
+    end = environment.monotonic() + seconds
+    return lambda: environment.monotonic() > end
+
+
 class ConditionFailed(Exception):
     """Some condition could not be evaluated, and none said no."""
 
 
-def all_match(conditions: Sequence[Condition], variables: Mapping[str, Any]) -> bool:
+def all_match(
+    conditions: Sequence[Condition], variables: Mapping[str, Any], interrupted: Callable[[], bool] | None = None
+) -> bool:
     """Whether every condition holds. One that says no decides, whatever is wrong with others. Raises ConditionFailed."""
     budget = MATCH_BUDGET
     problems: list[str] = []
@@ -59,7 +70,8 @@ def all_match(conditions: Sequence[Condition], variables: Mapping[str, Any]) -> 
             problems.append(f"compilation error: {one.program}")
             continue
         try:
-            outcome = one.program.run(variables, cost_limit=max(min(budget, PER_CALL_LIMIT), 1))
+            limit = max(min(budget, PER_CALL_LIMIT), 1)
+            outcome = one.program.run(variables, cost_limit=limit, interrupted=interrupted)
         except CelCostExceeded:
             problems.append(
                 "validation failed due to running out of cost budget, no further validation rules will be run"

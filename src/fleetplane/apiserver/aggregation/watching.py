@@ -25,6 +25,7 @@ from fleetplane.model import errors
 from fleetplane.model.builtin.types import API_SERVICES, CONFIG_MAPS, SERVICES
 from fleetplane.model.environment import Environment, timestamp
 from fleetplane.model.objects import Object, name
+from fleetplane.store.protocol import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +135,8 @@ class Watching:
         except errors.ApiError as error:
             if error.code != 404:
                 log.warning("the status of APIService %s cannot be written: %s", service, error)
+        except StoreError as error:
+            log.warning("the status of APIService %s cannot be written: %s", service, error)
 
     def _serve(self, cluster: str, remote: Remote, served: RemoteVersion | None) -> None:
         key = (remote.group, remote.version)
@@ -154,6 +157,9 @@ class Watching:
             served = await self._discover(cluster, remote)
         except _Unavailable as error:
             return Verdict("False", error.reason, str(error))
+        except Exception:  # whatever another server says, it must not end ours
+            log.exception("APIService %s cannot be judged", remote.name)
+            return Verdict("False", "FailedDiscoveryCheck", "its answer makes no sense; the log has the details")
         return Verdict("True", "Passed", "all checks passed", served)
 
     async def _check_service(self, cluster: str, remote: Remote) -> None:
@@ -251,7 +257,7 @@ class Watching:
         try:
             await self._own.ensure(cluster, CONFIG_MAPS, {"metadata": metadata, "data": data})
             await self._own.change(cluster, CONFIG_MAPS, _AUTHENTICATION, make, namespace="kube-system")
-        except errors.ApiError as error:
+        except (errors.ApiError, StoreError) as error:
             log.warning("%s cannot be published: %s", _AUTHENTICATION, error)
         else:
             self._published.add(cluster)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -21,6 +21,7 @@ from fleetplane.apiserver.readers import StoreReader
 from fleetplane.apiserver.registry import Registry
 from fleetplane.apiserver.storage import convert_to
 from fleetplane.model.admission import AdmissionRequest
+from fleetplane.model.environment import Environment
 from fleetplane.model.errors import ApiError, FieldError
 from fleetplane.model.objects import Object
 
@@ -38,7 +39,9 @@ class Policies:
         reader: StoreReader,
         authorize: Authorizer,
         own: OwnWrites,
+        environment: Environment,
     ) -> None:
+        self._environment = environment
         self.type_checking = TypeChecking(registry, own)
         self.validating = View()
         self.mutating = View()
@@ -76,6 +79,11 @@ class Policies:
             if meant.includes(request.name) and binding.matching.selects(request, labels)
         ]
 
+    def _deadline(self) -> Callable[[], bool]:
+        from fleetplane.apiserver.admission.expressions import deadline  # noqa: PLC0415 - loads CEL
+
+        return deadline(self._environment)
+
     # -- validating ----------------------------------------------------------------------------------------------------
 
     async def validate(self, call: Call, request: AdmissionRequest) -> None:
@@ -86,10 +94,11 @@ class Policies:
         request = replace(request, options=options_of(call, request))
         failures: list[Object] = []
         denial: ApiError | None = None
+        interrupted = self._deadline()
         for bound in found:
             bindings = self._met(bound, call, request)
             if bindings:
-                first = await self._judge(call, request, bound, bindings, failures)
+                first = await self._judge(call, request, bound, bindings, failures, interrupted)
                 denial = denial or first
         if failures:
             call.annotate(_FAILURE, orjson.dumps(failures).decode())
@@ -97,7 +106,13 @@ class Policies:
             raise denial
 
     async def _judge(
-        self, call: Call, request: AdmissionRequest, bound: Bound, bindings: list[Binding], failures: list[Object]
+        self,
+        call: Call,
+        request: AdmissionRequest,
+        bound: Bound,
+        bindings: list[Binding],
+        failures: list[Object],
+        interrupted: Callable[[], bool],
     ) -> ApiError | None:
         from fleetplane.apiserver.admission.policies.inputs import (  # noqa: PLC0415 - loads CEL
             NotConfigured,
@@ -107,7 +122,8 @@ class Policies:
         from fleetplane.apiserver.admission.policies.judging import judge  # noqa: PLC0415
 
         policy = bound.policy
-        inputs = await inputs_for(call, request, policy, bound.meant.served, self._authorize, self._reader)
+        served = bound.meant.served
+        inputs = await inputs_for(call, request, policy, served, self._authorize, self._reader, interrupted)
         denial: ApiError | None = None
         for binding in bindings:
             try:
@@ -148,16 +164,24 @@ class Policies:
         if not found or request.new is None:
             return request
         request = replace(request, options=options_of(call, request))
+        interrupted = self._deadline()
         for bound in found:
             for binding in self._met(bound, call, request):
                 key = f"policy:{bound.policy.name}/{binding.name}"
                 if memory.again and not (bound.policy.reinvoked and memory.changed_since(key, request.new)):
                     continue
-                request = await self._change(call, request, bound, binding)
+                request = await self._change(call, request, bound, binding, interrupted)
                 memory.note(key, request.new)
         return request
 
-    async def _change(self, call: Call, request: AdmissionRequest, bound: Bound, binding: Binding) -> AdmissionRequest:
+    async def _change(
+        self,
+        call: Call,
+        request: AdmissionRequest,
+        bound: Bound,
+        binding: Binding,
+        interrupted: Callable[[], bool],
+    ) -> AdmissionRequest:
         from fleetplane.apiserver.admission.policies.inputs import (  # noqa: PLC0415 - loads CEL
             NotConfigured,
             inputs_for,
@@ -168,7 +192,7 @@ class Policies:
         policy, served = bound.policy, bound.meant.served
         try:
             for param in await params_of(call, policy, binding, self._registry, self._reader, _namespace_of(request)):
-                inputs = await inputs_for(call, request, policy, served, self._authorize, self._reader)
+                inputs = await inputs_for(call, request, policy, served, self._authorize, self._reader, interrupted)
                 made = mutate(policy, inputs, param)
                 if made is not None and made is not inputs.new and request.new is not None:
                     restored = await convert_to(call.served, made, str(request.new.get("apiVersion")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,7 @@ class Inputs:
     old: Object | None
     namespace: Object | None
     authorize: Authorizer
+    interrupted: Callable[[], bool]
 
     def variables(self, params: Object | None) -> Variables:
         return {
@@ -51,7 +52,13 @@ class Inputs:
 
 
 async def inputs_for(
-    call: Call, request: AdmissionRequest, policy: Policy, meant: Served, authorize: Authorizer, reader: StoreReader
+    call: Call,
+    request: AdmissionRequest,
+    policy: Policy,
+    meant: Served,
+    authorize: Authorizer,
+    reader: StoreReader,
+    interrupted: Callable[[], bool],
 ) -> Inputs:
     async def in_version(obj: Object | None) -> Object | None:
         if obj is None or obj.get("kind") != meant.type.kind:
@@ -64,22 +71,31 @@ async def inputs_for(
         found = await reader.get(call.key_cluster, NAMESPACES, "", request.namespace)
         namespace = None if found is None else {key: found[key] for key in _NAMESPACE_FIELDS if key in found}
     return Inputs(
-        call, request, meant, await in_version(request.new), await in_version(request.old), namespace, authorize
+        call,
+        request,
+        meant,
+        await in_version(request.new),
+        await in_version(request.old),
+        namespace,
+        authorize,
+        interrupted,
     )
 
 
 class Budget:
     """What the expressions of one policy and one parameter may still cost together, in CEL cost units."""
 
-    def __init__(self, programs: Mapping[str, Program], variables: Variables) -> None:
+    def __init__(self, programs: Mapping[str, Program], variables: Variables, interrupted: Callable[[], bool]) -> None:
         self._left = RUNTIME_BUDGET
-        self._lazy = LazyVariables(programs, variables, cost_limit=RUNTIME_BUDGET)
+        self._interrupted = interrupted
+        self._lazy = LazyVariables(programs, variables, cost_limit=RUNTIME_BUDGET, interrupted=interrupted)
         self._variables = {**variables, "variables": self._lazy}
 
     def run(self, program: Program) -> Any:
         """Raises CelError and CelCostExceeded."""
         before = self._lazy.cost
-        outcome = program.run(self._variables, cost_limit=max(min(self._left, PER_CALL_LIMIT), 1))
+        limit = max(min(self._left, PER_CALL_LIMIT), 1)
+        outcome = program.run(self._variables, cost_limit=limit, interrupted=self._interrupted)
         self._left -= outcome.cost + self._lazy.cost - before
         return outcome.value
 

@@ -34,13 +34,13 @@ def judge(policy: Policy, inputs: Inputs, params: Object | None) -> Verdict:
     compiled = policy.compiled()
     variables = inputs.variables(params)
     try:
-        if compiled.conditions and not all_match(compiled.conditions, variables):
+        if compiled.conditions and not all_match(compiled.conditions, variables, inputs.interrupted):
             return Verdict([], [])
     except ConditionFailed as error:
         return Verdict(_failure(policy, str(error)), [])
     if compiled.broken:
         return Verdict(_failure(policy, f"compilation error: {compiled.broken}"), [])
-    budget = Budget(compiled.variables, variables)
+    budget = Budget(compiled.variables, variables, inputs.interrupted)
     objections: list[Objection] = []
     for index, validation in enumerate(compiled.validations):
         try:

@@ -29,14 +29,14 @@ def mutate(policy: Policy, inputs: Inputs, params: Object | None) -> Object | No
     if inputs.new is None:
         return None
     try:
-        if compiled.conditions and not all_match(compiled.conditions, inputs.variables(params)):
+        if compiled.conditions and not all_match(compiled.conditions, inputs.variables(params), inputs.interrupted):
             return inputs.new
     except ConditionFailed as error:
         raise MutationFailed(str(error)) from None
     if compiled.broken:
         raise MutationFailed(f"compilation error: {compiled.broken}")
     for mutation in compiled.mutations:
-        budget = Budget(compiled.variables, inputs.variables(params))
+        budget = Budget(compiled.variables, inputs.variables(params), inputs.interrupted)
         changed = _apply(mutation, inputs, _evaluate(mutation, budget))
         inputs = replace(inputs, new=changed)
     return inputs.new

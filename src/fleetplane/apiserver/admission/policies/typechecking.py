@@ -61,6 +61,8 @@ class TypeChecking:
                 except ApiError as error:
                     if error.code not in (404, 409):
                         log.warning("the status of policy %s cannot be written: %s", policy_name, error)
+                except Exception:  # a policy nobody foresaw must not end the server
+                    log.exception("policy %s cannot be type-checked", policy_name)
 
     async def _write(self, cluster: str, policy: Object) -> None:
         warnings = list(expression_warnings(policy, self._registry, cluster))

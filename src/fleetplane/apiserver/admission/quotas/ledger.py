@@ -249,6 +249,8 @@ class QuotaLedger:
                 log.warning("the usage of quotas in namespace %s cannot be written yet: %s", place[1], error)
                 await asyncio.sleep(_AGAIN_SECONDS)
                 self._wake(place)
+            except Exception:  # an object nobody foresaw must not end the server
+                log.exception("the usage of quotas in namespace %s cannot be counted", place[1])
 
     # -- one write for all that wait -----------------------------------------------------------------------------------
 

@@ -180,7 +180,7 @@ class Webhooks:
             **expressions.authorizer_values(call.user, self._authorize, call.key_cluster, request),
         }
         try:
-            return expressions.all_match(hook.conditions(), variables)
+            return expressions.all_match(hook.conditions(), variables, expressions.deadline(self._environment))
         except expressions.ConditionFailed as error:
             if hook.ignore_failure:
                 return False
