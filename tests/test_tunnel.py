@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from fleetplane.apiserver.http import Request
 from fleetplane.apiserver.streaming.protocol import LogQuery
 from fleetplane.apiserver.streaming.tunnel import TunnelStreams
 from fleetplane.client.kubeconfig import find_access
@@ -26,7 +27,7 @@ from fleetplane.node.runtime import Session, Stream, Terminal
 from fleetplane.node.stats import ContainerUse, NodeUse
 from fleetplane.node.streams import ExecRequest, LogRequest, PodRef
 from fleetplane.node.tunnel import keep_tunnel
-from fleetplane.plane import Plane
+from fleetplane.plane import BOOTSTRAP_USER, Plane
 from fleetplane.settings import Settings
 
 NODE = "edge-1"
@@ -237,8 +238,10 @@ async def test_a_node_that_is_gone_cannot_be_reached(edge: Edge) -> None:
     edge.tunnel.cancel()
     await eventually(lambda: edge.plane._tunnels.streams_of(NODE) is None)
 
-    with pytest.raises(ApiError, match="the node edge-1 of pod web cannot be reached now"):
-        await edge.plane.client().raw("GET", LOG)
+    answer = await edge.plane.server.handle(Request("GET", LOG, in_process_user=BOOTSTRAP_USER))
+
+    assert answer.status == 503
+    assert b"the node edge-1 of pod web cannot be reached now" in answer.body
 
 
 @pytest.mark.parametrize(
