@@ -83,6 +83,21 @@ async def test_a_record_without_vm_provider_or_owner_goes_at_once(stage: Stage) 
 
 
 @staged(nodes=1)
+async def test_a_record_that_names_the_vm_of_another_does_not_take_it_along(stage: Stage) -> None:
+    await stage.settings(provider="simulated")
+    await stage.record()
+    victim = (await stage.phase("one", "Running"))["spec"]["instanceID"]
+    spec = {"cloudProvider": "simulated", "instanceID": victim}
+    await stage.client.create(PeerPod, {"metadata": {"name": "thief"}, "spec": spec}, "default")
+    await stage.phase("thief", "Recorded")
+
+    await stage.client.delete(PeerPod, "thief", "default")
+
+    await stage.gone(PeerPod, "thief")
+    assert stage.cloud.vms[victim].state == "running"
+
+
+@staged(nodes=1)
 async def test_of_twins_made_in_one_second_one_is_left(stage: Stage) -> None:
     await stage.settings(provider="simulated")
     spec = {"containers": [{"name": "a", "image": "x"}], "terminationGracePeriodSeconds": 0}

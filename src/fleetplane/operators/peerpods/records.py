@@ -165,6 +165,9 @@ class Records:
             found = await cloud.describe(**by)
             if found is None or found.is_gone:
                 return None
+            if found.tags.get(RECORD_TAG, record.uid) != record.uid:
+                context.event("VmOfAnother", f"the VM {found.id} belongs to another PeerPod and stays", warning=True)
+                return None  # whoever may write a record must not delete anybody's VM with it
             if found.state != "deleting":
                 await cloud.delete(found.id)
         except ProviderError as error:

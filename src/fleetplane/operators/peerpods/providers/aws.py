@@ -1,4 +1,4 @@
-"""VMs of Amazon EC2, through its own SDK (``boto3``, which is installed with the extra ``aws``).
+"""VMs of Amazon EC2, through its own SDK (``boto3``, which whoever wants it installs).
 
 The token is EC2's client token, and stands on the VM as a tag too: EC2 forgets client tokens in time, tags it keeps.
 The SDK blocks, so every call runs in a thread.
@@ -52,12 +52,10 @@ _GONE: Final = frozenset({"InvalidInstanceID.NotFound", "InvalidInstanceID.Malfo
 def aws(settings: Mapping[str, str], _surroundings: Surroundings) -> Provider:
     """Settings as the adaptor's: AWS_REGION, PODVM_AMI_ID, PODVM_INSTANCE_TYPE(S), AWS_SUBNET_ID, AWS_SG_IDS, keys."""
     try:
-        boto3: Any = import_module("boto3")  # an extra
+        boto3: Any = import_module("boto3")
         config: Any = import_module("botocore.config")
     except ImportError:
-        raise ProviderError(
-            Failure.UNSUPPORTED, "the provider aws needs boto3: pip install 'fleetplane[aws]'"
-        ) from None
+        raise ProviderError(Failure.UNSUPPORTED, "the provider aws needs boto3: pip install boto3") from None
     if not settings.get("AWS_REGION"):
         raise ProviderError(Failure.REFUSED, "aws needs AWS_REGION")
     client = boto3.client(
