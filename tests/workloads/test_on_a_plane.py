@@ -40,10 +40,15 @@ Object = dict[str, Any]
 
 
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
+async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
     settings = Settings(data_dir=tmp_path, port=0, runtime="simulated", nodes=3, operators="none")
-    async with Plane(settings) as plane:
-        yield plane.client().in_cluster("root")
+    async with Plane(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def client(plane: Plane) -> Client:
+    return plane.client().in_cluster("root")
 
 
 async def until(holds: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> None:
@@ -326,3 +331,32 @@ async def test_a_budget_guards_evictions(client: Client) -> None:
     assert refused.value.code == 429
     await until(lambda: _complete(client, 3))
     await until(allows_one)
+
+
+LOGICAL_CLUSTERS = ResourceType("fleetplane.io", "v1alpha1", "LogicalCluster", "logicalclusters", namespaced=False)
+
+
+async def test_one_set_of_controllers_serves_every_logical_cluster(plane: Plane, client: Client) -> None:
+    await client.create(LOGICAL_CLUSTERS, {"metadata": {"name": "tenant"}})
+    tenant = plane.client().in_cluster("tenant")
+    await until(lambda: _exists(tenant, SERVICE_ACCOUNTS, "default", "default"))
+    await tenant.create(NODES, {"metadata": {"name": "theirs"}})
+    status = {
+        "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "9"},
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }
+    await tenant.patch(NODES, "theirs", {"status": status}, subresource="status")
+    await tenant.create(DEPLOYMENTS, workload("web", replicas=2))
+
+    async def placed() -> bool:
+        pods = (await tenant.list(PODS, "default")).items
+        return [one["spec"].get("nodeName") for one in pods] == ["theirs", "theirs"]
+
+    await until(placed)
+    assert (await client.list(PODS, "default")).items == []
+    await tenant.delete(DEPLOYMENTS, "web", "default")
+
+    async def gone() -> bool:
+        return not (await tenant.list(REPLICA_SETS, "default")).items
+
+    await until(gone)

@@ -311,6 +311,28 @@ def test_a_plug_in_refuses_nodes_of_its_own_accord():
     assert set(plane.placed.values()) == {"n0", "n2"}
 
 
+class _Willing:
+    """Takes pods only on nodes that say so in an annotation."""
+
+    is_local = True
+
+    def concerns(self, shape):
+        return True
+
+    def refuse(self, pod, node, cluster):
+        return None if node.annotations.get("willing") else Refusal("Willing", ("node(s) were unwilling",))
+
+
+def test_a_plug_in_is_asked_again_when_a_nodes_annotations_change():
+    plane = Plane(node("n"), plugins=Plugins.of([_Willing()])).add(pod("a")).run()
+    assert "1 node(s) were unwilling" in plane.message("a")
+    plane.now = 20
+    changed = node("n")
+    changed["metadata"]["annotations"] = {"willing": "yes"}
+    plane.core.see_node("root", changed)
+    assert plane.run().placed == {"a": "n"}
+
+
 def test_clusters_never_lend_each_other_nodes():
     plane = Plane(node("n"))
     plane.core.see_pod("other", orjson.dumps(pod("a")), 0)

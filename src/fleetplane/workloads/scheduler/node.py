@@ -69,13 +69,14 @@ class NodeInfo:
             for image in status.get("images") or ()
             for one in image.get("names") or ()
         }
-        new = (dict(labels(obj)), taints(spec.get("taints")), bool(spec.get("unschedulable")), allocatable, images)
-        old = (self.labels, self.taints, self.unschedulable, self.allocatable, self.images)
-        self.annotations = dict(annotations_of(obj))
+        notes = dict(annotations_of(obj))
+        cordoned = bool(spec.get("unschedulable"))
+        new = (dict(labels(obj)), notes, taints(spec.get("taints")), cordoned, allocatable, images)
+        old = (self.labels, self.annotations, self.taints, self.unschedulable, self.allocatable, self.images)
         if self.is_known and new == old:
             return False
         self.name = name(obj)
-        self.labels, self.taints, self.unschedulable, self.allocatable, self.images = new
+        self.labels, self.annotations, self.taints, self.unschedulable, self.allocatable, self.images = new
         self.max_pods = allocatable.get("pods", 0)
         self.is_known = True
         return True
