@@ -234,7 +234,10 @@ class Registry:
             remote.pop(key, None)
         else:
             remote[key] = version
-        self._remote[cluster] = remote
+        if remote:
+            self._remote[cluster] = remote
+        else:
+            self._remote.pop(cluster, None)
         self.generation += 1
 
     def drop_cluster(self, cluster: str) -> None:

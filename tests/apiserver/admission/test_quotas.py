@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -200,3 +201,28 @@ async def test_nobody_else_writes_what_is_used(api: TestServer) -> None:
     assert (code, answer["status"]["used"]) == (200, {"count/configmaps": "1"})
     refused, _ = await api.call("POST", CONFIG_MAPS, {"metadata": {"name": "b"}})
     assert refused == 403
+
+
+async def test_a_quota_is_never_exceeded_and_never_loses_count(api: TestServer) -> None:
+    """Given many writers that create, collide and delete, the usage stays true."""
+    await limit(api, {"count/configmaps": "5"})
+    chance = random.Random(7)
+    most = 0
+
+    async def write(number: int) -> None:
+        nonlocal most
+        for _ in range(40):
+            name = f"m{chance.randrange(9)}"
+            if chance.random() < 0.55:
+                await api.call("POST", CONFIG_MAPS, {"metadata": {"name": name}})
+            else:
+                await api.call("DELETE", f"{CONFIG_MAPS}/{name}")
+            _, listed = await api.call("GET", CONFIG_MAPS)
+            most = max(most, len(listed["items"]))
+
+    await asyncio.gather(*(write(number) for number in range(6)))
+
+    assert most == 5
+    _, listed = await api.call("GET", CONFIG_MAPS)
+    left = {"count/configmaps": str(len(listed["items"]))}
+    assert await used(api, left) == left
