@@ -155,7 +155,7 @@ class Scheduler:
         except ApiError as error:
             self._binding_failed(entry, error)
             return
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or worse: the place must not stay taken
             self.core.binding_failed(entry, self._now())
             raise
         self.core.bound(entry)
