@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import orjson
 import pytest
 
 from fleetplane.model.objects import Object
-from fleetplane.testing.plane import TestServer
+from fleetplane.testing.environment import SimulatedEnvironment
+from fleetplane.testing.plane import TestServer, running_server
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 JSON_PATCH = {"content-type": "application/json-patch+json"}
@@ -215,3 +218,17 @@ async def test_schema_errors_are_told_one_cause_per_field(api: TestServer) -> No
     assert code == 422
     fields = {one["field"] for one in status["details"]["causes"]}
     assert {"spec.containers[0].image", "spec.containers[1].name"} <= fields
+
+
+async def test_applying_an_empty_map_again_writes_nothing() -> None:
+    wanted = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {}}
+    query = {"fieldManager": "m", "force": "true"}
+    headers = {"content-type": "application/apply-patch+yaml"}
+    environment = SimulatedEnvironment()
+    async with running_server(environment=environment) as api:
+        _, first = await api.call("PATCH", f"{MAPS}/a", wanted, query=query, headers=headers)
+        await asyncio.sleep(1.1)
+
+        _, again = await api.call("PATCH", f"{MAPS}/a", wanted, query=query, headers=headers)
+
+    assert again == first

@@ -640,18 +640,22 @@ def _spec_changed(new: Object, old: Object) -> bool:
 
 
 def _same(new: Object, old: Object) -> bool:
-    """Whether there is nothing to write: equal but for resourceVersion."""
+    """Whether there is nothing to write: equal but for resourceVersion and the times of managedFields."""
     if new.keys() != old.keys():
         return False
-    for key, value in new.items():
-        if key == "metadata":
-            mine = {name: one for name, one in value.items() if name != "resourceVersion"}
-            theirs = {name: one for name, one in old[key].items() if name != "resourceVersion"}
-            if mine != theirs:
-                return False
-        elif value != old[key]:
-            return False
-    return True
+    return all(
+        _timeless(value) == _timeless(old[key]) if key == "metadata" else value == old[key]
+        for key, value in new.items()
+    )
+
+
+def _timeless(metadata: Mapping[str, Any]) -> Object:
+    kept = {name: one for name, one in metadata.items() if name != "resourceVersion"}
+    if "managedFields" in kept:
+        kept["managedFields"] = [
+            {name: one for name, one in entry.items() if name != "time"} for entry in kept["managedFields"]
+        ]
+    return kept
 
 
 def _finished(obj: Object) -> bool:
