@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import unquote
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from fleetplane.apiserver.decoding import MAX_BODY
 from fleetplane.apiserver.http import Handler, Request, Response
+from fleetplane.apiserver.patience import HANDSHAKE_SECONDS, Doorkeeper, Patience
 from fleetplane.apiserver.server import error_response
 from fleetplane.model import errors
 
-_BODY_SECONDS = 60.0
-_STALLED_SECONDS = 60.0
 _MAX_FIELD = 64 * 1024
+_PIECE = 256 * 1024
+"""A larger answer is written in pieces, each of which must be read in time."""
+_LINGERING_SECONDS = 2.0
+"""What a client still sends after its refusal is read that long, so that it can read the refusal."""
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _STANDARD_HEADERS = {"Cache-Control": "no-cache, private", "X-Content-Type-Options": "nosniff"}
 
@@ -30,15 +36,20 @@ _STANDARD_HEADERS = {"Cache-Control": "no-cache, private", "X-Content-Type-Optio
 class Frontend:
     """Serves a ``Handler`` on TLS sockets, or on a Unix socket of mode 0600."""
 
-    def __init__(self, handle: Handler) -> None:
+    def __init__(self, handle: Handler, patience: Patience | None = None) -> None:
         self._handle = handle
+        self._patience = patience or Patience()
+        self._door = Doorkeeper(self._patience)
         self._server = web.Server(
             self._serve,
             access_log=None,
+            logger=_quiet_logger(),
             keepalive_timeout=120,
             max_line_size=_MAX_FIELD,
             max_field_size=_MAX_FIELD,
             handler_cancellation=True,
+            auto_decompress=False,
+            lingering_time=_LINGERING_SECONDS,
         )
         self._listeners: list[asyncio.Server] = []
 
@@ -46,13 +57,13 @@ class Frontend:
         """Bind a TLS socket; returns the port. Raises OSError when it is in use."""
         loop = asyncio.get_running_loop()
         listener = await loop.create_server(
-            self._server,
+            self._accept,
             host or None,
             port,
             ssl=tls,
             backlog=1024,
             reuse_address=True,
-            ssl_handshake_timeout=15,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS,
             ssl_shutdown_timeout=2,
         )
         self._listeners.append(listener)
@@ -62,19 +73,32 @@ class Frontend:
     async def listen_unix(self, path: Path) -> None:
         """Serve the same on a Unix socket only its owner may open."""
         self._listeners.append(
-            await asyncio.get_running_loop().create_unix_server(self._server, sock=_private_socket(path))
+            await asyncio.get_running_loop().create_unix_server(self._accept, sock=_private_socket(path))
         )
 
     async def close(self, grace: float = 2.0) -> None:
         """Stop accepting, give requests in flight ``grace`` seconds, then end them."""
+        self._door.close()
         for listener in self._listeners:
             listener.close()
         with contextlib.suppress(TimeoutError):
             await self._server.shutdown(grace)
 
+    def _accept(self) -> asyncio.Protocol:
+        connection = self._server()
+        self._door.opened(connection)
+        return connection
+
     async def _serve(self, raw: web.BaseRequest) -> web.StreamResponse:
+        self._door.asked(raw.protocol)
         try:
-            request = await _request(raw)
+            return await self._answer(raw)
+        finally:
+            self._door.answered(raw.protocol, asyncio.get_running_loop().time())
+
+    async def _answer(self, raw: web.BaseRequest) -> web.StreamResponse:
+        try:
+            request = await _request(raw, self._patience.body)
         except errors.ApiError as error:
             response = error_response(error)
             response.headers["Connection"] = "close"
@@ -84,10 +108,26 @@ class Frontend:
             upgraded: web.StreamResponse = await response.upgrade(raw)
             return upgraded
         if response.stream is not None:
-            return await _stream(raw, response)
+            return await _stream(raw, response, self._patience.reading)
+        if len(response.body) > _PIECE:
+            response.stream = _pieces(response.body)
+            return await _stream(raw, response, self._patience.reading, len(response.body))
         headers = _STANDARD_HEADERS | response.headers if response.headers else dict(_STANDARD_HEADERS)
         headers["Content-Type"] = response.content_type
         return web.Response(status=response.status, body=response.body, headers=headers)
+
+
+def _quiet_logger() -> logging.Logger:
+    """aiohttp's logger, without what clients do wrong: anyone could fill the log, and with other people's secrets."""
+    logger = logging.getLogger("fleetplane.apiserver.http")
+    if not logger.filters:
+        logger.addFilter(_is_ours)
+    return logger
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | web.HTTPException | ConnectionError)
 
 
 def _private_socket(path: Path) -> socket.socket:
@@ -98,11 +138,16 @@ def _private_socket(path: Path) -> socket.socket:
     return bound
 
 
-async def _request(raw: web.BaseRequest) -> Request:
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), _PIECE):
+        yield body[start : start + _PIECE]
+
+
+async def _request(raw: web.BaseRequest, patience: float) -> Request:
     url = raw.rel_url
     body = b""
     if raw.can_read_body and raw.method in _WITH_BODY:
-        body = await _body(raw)
+        body = await _body(raw, patience)
     query: dict[str, str] = {}
     queries: dict[str, list[str]] = {}
     if url.raw_query_string:
@@ -126,15 +171,15 @@ async def _request(raw: web.BaseRequest) -> Request:
     return Request(raw.method, path, query, queries, raw.headers, body, certificate, remote, None, raw)
 
 
-async def _body(raw: web.BaseRequest) -> bytes:
-    """The whole body, bounded in size and time."""
+async def _body(raw: web.BaseRequest, patience: float) -> bytes:
+    """The whole body, bounded in size and time. Nothing is decompressed: what is small here would be large there."""
     length = raw.content_length
     if length is not None and length > MAX_BODY:
         raise errors.too_large(MAX_BODY)
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(_BODY_SECONDS):
+        async with asyncio.timeout(patience):
             async for chunk in raw.content.iter_any():
                 size += len(chunk)
                 if size > MAX_BODY:
@@ -147,10 +192,13 @@ async def _body(raw: web.BaseRequest) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-async def _stream(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
+async def _stream(
+    raw: web.BaseRequest, response: Response, patience: float, length: int | None = None
+) -> web.StreamResponse:
     """Send chunks as they come; a client that does not read is cut off."""
     answer = web.StreamResponse(status=response.status, headers=_STANDARD_HEADERS | response.headers)
-    answer.content_type = response.content_type
+    answer.headers["Content-Type"] = response.content_type
+    answer.content_length = length
     stream = response.stream
     if stream is None:
         raise RuntimeError("a streamed response without a stream")
@@ -158,7 +206,7 @@ async def _stream(raw: web.BaseRequest, response: Response) -> web.StreamRespons
         await answer.prepare(raw)
         async for chunk in stream:
             if chunk:
-                async with asyncio.timeout(_STALLED_SECONDS):
+                async with asyncio.timeout(patience):
                     await answer.write(chunk)
         await answer.write_eof()
     except (TimeoutError, ConnectionError):
