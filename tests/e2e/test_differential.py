@@ -75,5 +75,7 @@ def test_whatever_has_ways_of_its_own(
 def test_every_known_difference_is_still_one(excuses: Excuses, request: pytest.FixtureRequest) -> None:
     if sum(item.path == request.path for item in request.session.items) < len(list(stories())):
         pytest.skip("not all stories were told")
+    if hasattr(request.config, "workerinput"):
+        pytest.skip("only one process that tells all stories knows; run this file without -n")
 
     assert not excuses.unused, "rows nothing needs any more:\n" + "\n".join(map(str, excuses.unused))
