@@ -161,13 +161,13 @@ class Outgoing:
                 query = {"timeout": f"{seconds:g}s"}
                 async with self.request("POST", where, context, orjson.dumps(body), headers, query) as response:
                     answer = await bounded(response, MAX_ANSWER)
-                    status = response.status
+                    status, is_text = response.status, response.content_type.startswith("text/")
         except TimeoutError:
             raise CallFailed(f'Post "{shown}?timeout={seconds:g}s": context deadline exceeded') from None
         except CallFailed as error:
             raise CallFailed(f'Post "{shown}?timeout={seconds:g}s": {error}') from None
         if not 200 <= status < 300:
-            raise CallFailed(_refusal(status, answer))
+            raise CallFailed(_refusal(status, answer, is_text=is_text))
         try:
             found = orjson.loads(answer)
         except orjson.JSONDecodeError as error:
@@ -299,27 +299,31 @@ def _certificate_problem(error: ssl.SSLCertVerificationError, name: str) -> str:
     return f"certificate is not valid for {name}: {text}"
 
 
-def _refusal(status: int, body: bytes) -> str:
+_REFUSALS: Final = {
+    400: "the server rejected our request for an unknown reason",
+    401: "the server has asked for the client to provide credentials",
+    404: "the server could not find the requested resource",
+    405: "the server does not allow this method on the requested resource",
+    422: "the server rejected our request due to an error in our request",
+    429: "the server has received too many requests and has asked us to try again later",
+    503: "the server is currently unable to handle the request",
+    504: "the server was unable to return a response in the time allotted, but may still be processing the request",
+}
+
+
+def _refusal(status: int, body: bytes, *, is_text: bool) -> str:
+    """What client-go makes of an answer that is an error."""
     try:
         told = orjson.loads(body)
         if isinstance(told, dict) and told.get("kind") == "Status" and told.get("message"):
             return str(told["message"])
     except orjson.JSONDecodeError:
         pass
-    match status:
-        case 400:
-            return "the server rejected our request for an unknown reason"
-        case 401:
-            return "the server has asked for the client to provide credentials"
-        case 403:
-            return "forbidden"
-        case 404:
-            return "the server could not find the requested resource"
-        case 405:
-            return "the server does not allow this method on the requested resource"
-        case 503:
-            return "the server is currently unable to handle the request"
-    text = body[:2048].decode(errors="replace").strip()
+    if status in _REFUSALS:
+        return _REFUSALS[status]
+    text = body[:2048].decode(errors="replace").strip() if is_text else "unknown"
+    if status in (403, 406, 415):
+        return text
     if status >= 500:
         return f"an error on the server ({json.dumps(text)}) has prevented the request from succeeding"
     return f"the server responded with the status code {status} but did not return more information"

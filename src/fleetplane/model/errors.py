@@ -128,7 +128,10 @@ class ApiError(Exception):
             if value := getattr(self, key):
                 details[key] = value
         if self.causes:
-            details["causes"] = [{"reason": c.reason, "message": c.detail, "field": c.field} for c in self.causes]
+            details["causes"] = [
+                {key: text for key, text in (("reason", c.reason), ("message", c.detail), ("field", c.field)) if text}
+                for c in self.causes
+            ]
         if self.retry_after is not None:
             details["retryAfterSeconds"] = self.retry_after
         status: Object = {
@@ -261,7 +264,7 @@ def too_many_requests(message: str, retry_after: int = 1) -> ApiError:
 
 
 def internal(message: str) -> ApiError:
-    return ApiError(500, f"Internal error occurred: {message}")
+    return ApiError(500, f"Internal error occurred: {message}", causes=[FieldError("", "", message)])
 
 
 def unavailable(message: str, retry_after: int | None = 1) -> ApiError:

@@ -338,7 +338,6 @@ async def test_patches_are_applied_in_turn(api: TestServer) -> None:
 async def test_what_the_server_owns_cannot_be_patched(api: TestServer) -> None:
     patch = patching(
         {"op": "replace", "path": "/metadata/uid", "value": "mine"},
-        {"op": "replace", "path": "/metadata/namespace", "value": "kube-system"},
         {"op": "add", "path": "/metadata/labels", "value": {"ok": "yes"}},
         {"op": "add", "path": "/nonsense", "value": 1},
     )
@@ -349,9 +348,19 @@ async def test_what_the_server_owns_cannot_be_patched(api: TestServer) -> None:
 
     assert code == 201
     assert made["metadata"]["labels"] == {"ok": "yes"}
-    assert made["metadata"]["namespace"] == "default"
     assert made["metadata"]["uid"] == server.seen[0]["request"]["object"]["metadata"]["uid"]
     assert "nonsense" not in made
+
+
+async def test_an_object_cannot_be_moved_to_another_namespace(api: TestServer) -> None:
+    move = patching({"op": "replace", "path": "/metadata/namespace", "value": "kube-system"})
+    async with https_server(move) as server:
+        await register(api, "mutating", server)
+
+        code, status = await api.call("POST", CONFIG_MAPS, {"metadata": {"name": "m"}})
+
+    assert code == 400
+    assert status["message"].startswith("the namespace of the provided object does not match")
 
 
 async def test_a_patch_that_does_not_apply_ends_the_request(api: TestServer) -> None:

@@ -56,6 +56,8 @@ class AdmissionChain:
     async def mutate(self, call: Call, request: AdmissionRequest) -> Object:
         """The new object as the plug-ins want it. Raises the ApiError of the first refusal."""
         plugins = self._find("mutate", request)
+        if request.operation == "CREATE" and _is_named_by_us(request):
+            request = replace(request, name="")  # as in Kubernetes, where the name is made after mutation
         called_out = False
         for plugin in plugins:
             before = request.new
@@ -121,6 +123,12 @@ class AdmissionChain:
         return decision
 
 
+def _is_named_by_us(request: AdmissionRequest) -> bool:
+    metadata = (request.new or {}).get("metadata") or {}
+    generate = metadata.get("generateName")
+    return bool(generate) and request.name != generate and request.name.startswith(str(generate))
+
+
 def settled(call: Call, obj: Object, before: Object | None) -> Object:
     """An object that somebody outside has changed, as if it had come in a request.
 
@@ -135,7 +143,7 @@ def settled(call: Call, obj: Object, before: Object | None) -> Object:
     if not call.served.custom:
         obj = meta.drop_nulls(obj)
     if shape := meta.check_shape(obj):
-        raise errors.invalid(call.served.type.kind, call.target.name, shape, group=call.served.type.group)
+        raise errors.internal(f"an admission webhook or policy made {shape[0]}")
     if call.served.schema is not None:
         prune(call.served.schema, obj)
     validation.fill_defaults(call, obj)

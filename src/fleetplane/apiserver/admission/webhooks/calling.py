@@ -190,7 +190,7 @@ class Webhooks:
         self, call: Call, request: AdmissionRequest, hook: Hook, meant: Meant, answer: Answer
     ) -> AdmissionRequest:
         try:
-            patch = parse_patch(answer.patch)
+            patch = parse_patch(answer)
         except BadAnswer as error:
             self._failed(call, hook, str(error), mutating=True)
             return request
@@ -205,9 +205,13 @@ class Webhooks:
         try:
             made = json_patch(seen or {}, patch)
         except errors.ApiError as error:
-            raise errors.internal(error.message) from None
+            raise errors.internal(error.causes[0].detail if error.causes else error.message) from None
         if not _still_an_object(made, request.new, meant.served):
             raise errors.internal(f'admission webhook "{hook.name}" made something else of the object')
+        if made["metadata"].get("namespace") != request.new["metadata"].get("namespace"):
+            raise errors.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
         restored = await convert_to(call.served, made, request.new["apiVersion"])
         return replace(request, new=with_own(restored, request.new))
 

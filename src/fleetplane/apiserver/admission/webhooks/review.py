@@ -26,10 +26,11 @@ class BadAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``patch`` is the JSON Patch as sent; ``status`` what a refusal is explained with."""
+    """``patch`` is as sent, of the kind ``patch_type``; ``status`` is what a refusal is explained with."""
 
     allowed: bool
     patch: bytes = b""
+    patch_type: str = ""
     warnings: tuple[str, ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
     status: Mapping[str, Any] | None = None
@@ -83,20 +84,21 @@ def review_of(
 
 def read_answer(review: Mapping[str, Any], uid: str, version: str, *, mutating: bool) -> Answer:
     """Raises BadAnswer."""
-    given = (review.get("apiVersion"), review.get("kind"))
-    wanted = (f"{GROUP}/{version}", "AdmissionReview")
-    if given != wanted and (version == "v1" or any(given)):
-        raise BadAnswer(f"expected webhook response of {_shown(*wanted)}, got {_shown(*given)}")
     response = review.get("response")
     if not isinstance(response, Mapping):
         raise BadAnswer("webhook response was absent")
     if version == "v1" and response.get("uid") != uid:
         raise BadAnswer(f'expected response.uid="{uid}", got {json.dumps(response.get("uid") or "")}')
+    given = (review.get("apiVersion"), review.get("kind"))
+    wanted = (f"{GROUP}/{version}", "AdmissionReview")
+    if given != wanted and any(given):
+        raise BadAnswer(f"expected webhook response of {_shown(*wanted)}, got {_shown(*given)}")
     patch = _patch(response, strict=version == "v1", mutating=mutating)
     status = response.get("status")
     return Answer(
         response.get("allowed") is True,
         patch,
+        str(response.get("patchType") or ""),
         tuple(str(one)[:_MAX_WARNING] for one in response.get("warnings") or () if one),
         tuple((str(key), str(value)) for key, value in (response.get("auditAnnotations") or {}).items()),
         status if isinstance(status, Mapping) else None,
@@ -121,8 +123,6 @@ def _patch(response: Mapping[str, Any], *, strict: bool, mutating: bool) -> byte
         raise BadAnswer("webhook returned response.patchType but not response.patch")
     if not encoded:
         return b""
-    if kind is not None and kind != "JSONPatch":
-        raise BadAnswer(f"unsupported patch type {json.dumps(kind)}")
     try:
         return base64.b64decode(encoded, validate=True)
     except (ValueError, TypeError, binascii.Error):
@@ -157,12 +157,14 @@ def denial(webhook: str, status: Mapping[str, Any] | None) -> ApiError:
     )
 
 
-def parse_patch(patch: bytes) -> list[Any]:
-    """Raises BadAnswer."""
+def parse_patch(answer: Answer) -> list[Any]:
+    """The operations of a JSON Patch; none of them is fine, whatever it calls itself. Raises BadAnswer."""
     try:
-        found = orjson.loads(patch)
+        found = orjson.loads(answer.patch)
     except orjson.JSONDecodeError as error:
         raise BadAnswer(f"received undecodable patch in webhook response: {error}") from None
     if not isinstance(found, list):
         raise BadAnswer("received undecodable patch in webhook response: it is not a list of operations")
+    if found and answer.patch_type not in ("", "JSONPatch"):
+        raise BadAnswer(f"unsupported patch type {json.dumps(answer.patch_type)}")
     return found
