@@ -212,7 +212,7 @@ def _validate_stateful_set(stateful_set: Object, old: Object | None) -> Errors:
     for key in ("replicas", "minReadySeconds", "revisionHistoryLimit"):
         yield from not_negative(spec.get(key), f"spec.{key}")
     yield from not_negative(section(spec, "ordinals").get("start"), "spec.ordinals.start")
-    yield from selector_and_template(spec)
+    yield from selector_and_template(_with_claimed_volumes(spec))
     yield from always_restarting(spec, "StatefulSet")
     for index, claim in enumerate(spec.get("volumeClaimTemplates") or ()):
         yield from claim_spec(claim.get("spec") or {}, f"spec.volumeClaimTemplates[{index}].spec")
@@ -226,6 +226,19 @@ def _validate_stateful_set(stateful_set: Object, old: Object | None) -> Errors:
                 "'minReadySeconds' are forbidden"
             )
             yield FieldError.forbidden("spec", detail)
+
+
+def _with_claimed_volumes(spec: Object) -> Object:
+    """The spec with the volumes that each pod gets from the claim templates, which its containers may mount."""
+    template = section(spec, "template")
+    pod = section(template, "spec")
+    listed = [*(pod.get("volumes") or ())]
+    known = {volume.get("name") for volume in listed}
+    for claim in spec.get("volumeClaimTemplates") or ():
+        name = section(claim, "metadata").get("name")
+        if name not in known:
+            listed.append({"name": name, "persistentVolumeClaim": {"claimName": name}})
+    return {**spec, "template": {**template, "spec": {**pod, "volumes": listed}}}
 
 
 def _stateful_strategy(strategy: Object, path: str) -> Errors:
