@@ -25,6 +25,7 @@ from fleetplane.apiserver.streaming.channels import (
     WebSocketChannels,
     pump,
 )
+from fleetplane.apiserver.streaming.outcome import RESULT_TYPE, run_to_end
 from fleetplane.apiserver.streaming.protocol import LogQuery, PodStreams, Session, StreamsOf
 from fleetplane.apiserver.streaming.spdy import SpdyConnection, SpdyError, Stream
 from fleetplane.apiserver.streaming.upgrade import RawConnection, take_over
@@ -74,6 +75,8 @@ def stream_handlers(storage: ObjectStorage, streams_of: StreamsOf) -> Mapping[tu
         if not command:
             raise errors.bad_request("you must specify at least one command for the container")
         container = _running(pod, container_of(pod, query.get("container") or ""))
+        if RESULT_TYPE in call.request.headers.get("accept", ""):
+            return await run_to_end(streams, pod, container, command, call)
         stdin, tty = query.get("stdin") in _TRUE, query.get("tty") in _TRUE
         return _carried(call, lambda: streams.exec(pod, container, command, stdin=stdin, tty=tty), stdin, tty)
 
