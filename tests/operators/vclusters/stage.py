@@ -9,12 +9,13 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from tests.operators.staging import define, running, told_on
+from tests.operators.vclusters.kubeadm import FakeNodes
 
 from fleetplane.apiserver.http import Request, Response
 from fleetplane.client.protocol import Client
@@ -28,6 +29,7 @@ from fleetplane.model.user import UserInfo
 from fleetplane.node.fleet import FleetSettings, SimulatedFleet
 from fleetplane.operating import prepare_operators
 from fleetplane.operators.vclusters import OPERATOR
+from fleetplane.operators.vclusters import controllers as controllers_of
 from fleetplane.operators.vclusters.kinds import Vk8s
 from fleetplane.plane import CONTROLLER_USER, FLEET_USER
 from fleetplane.testing import SimulatedEnvironment, TestServer, running_server
@@ -43,6 +45,7 @@ class Stage:
     environment: SimulatedEnvironment
     manager: Manager
     fleet: SimulatedFleet
+    machines: FakeNodes
 
     async def until(self, what: Callable[[], Awaitable[Any]], *, timeout: float = 120.0) -> Any:
         async with asyncio.timeout(timeout):
@@ -104,6 +107,8 @@ class Stage:
 
 @asynccontextmanager
 async def stage(*, seed: int = 0, nodes: int = 2, settings: FleetSettings | None = None) -> AsyncIterator[Stage]:
+    machines = FakeNodes()
+    operator = replace(OPERATOR, controllers=lambda manager: controllers_of(manager, machines))
     environment = SimulatedEnvironment(seed)
     async with running_server(environment=environment, plugins=OPERATOR.admission) as server:
         client = server.client()
@@ -111,10 +116,10 @@ async def stage(*, seed: int = 0, nodes: int = 2, settings: FleetSettings | None
         builtin = Manager(server.client(CONTROLLER_USER), environment=environment, cluster=None)
         builtin.add(*controllers(builtin))
         fleet = SimulatedFleet(server.client(FLEET_USER), nodes, environment, settings)
-        (manager,) = await prepare_operators(client, [OPERATOR], server.client, environment, Metrics())
+        (manager,) = await prepare_operators(client, [operator], server.client, environment, Metrics())
         async with running(builtin.run(), fleet.run(), manager.run()):
             await fleet.ready.wait()
-            yield Stage(server, client, environment, manager, fleet)
+            yield Stage(server, client, environment, manager, fleet, machines)
 
 
 def staged(**arguments: Any) -> Callable[[Callable[[Stage], Awaitable[None]]], Callable[[], None]]:

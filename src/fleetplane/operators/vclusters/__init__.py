@@ -2,7 +2,7 @@
 
 Reading order: ``kinds`` (what users write), ``admission`` (what is refused), ``logical`` with ``credentials`` (clusters in
 the host's own store), ``reconcile``; then the data plane of logical clusters: ``names`` and ``translate`` (pure), ``guests``,
-``copies``, ``pods``, ``objects``.
+``copies``, ``pods``, ``objects``. Clusters made of pods: ``machines`` and ``plan`` (pure), ``steps``, ``podsmode``.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from fleetplane.operators.vclusters.kinds import Vk8s
 from fleetplane.operators.vclusters.objects import Claims, Events, Nodes, Services
 from fleetplane.operators.vclusters.pods import Pods
 from fleetplane.operators.vclusters.reconcile import VirtualClusters
+from fleetplane.operators.vclusters.steps import Machines
 
 
-def controllers(manager: Manager) -> Iterable[Controller]:
+def controllers(manager: Manager, machines: Machines | None = None) -> Iterable[Controller]:
+    """``machines``: how commands get into nodes made of pods; the API's ``pods/exec`` unless given."""
     guests = Guests(manager)
     copies = Copies(manager, guests)
     return [
-        VirtualClusters(manager, guests).controller(),
+        VirtualClusters(manager, guests, machines).controller(),
         Pods(manager, guests, copies).controller(),
         *(one(manager, guests).controller() for one in (Services, Claims, Events, Nodes)),
     ]
@@ -43,6 +45,8 @@ OPERATOR: Final = Operator(
         },
         {"apiGroups": ["fleetplane.io"], "resources": ["logicalclusters/credentials"], "verbs": ["create"]},
         {"apiGroups": ["fleetplane.io"], "resources": ["commits"], "verbs": ["create"]},
+        {"apiGroups": ["storage.k8s.io"], "resources": ["storageclasses"], "verbs": ["create"]},
+        {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create"]},
         {"apiGroups": [""], "resources": ["events", "nodes"], "verbs": ["get", "list", "watch"]},
         {
             "apiGroups": [""],

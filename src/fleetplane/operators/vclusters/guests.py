@@ -66,7 +66,7 @@ class Guests:
             meta["name"],
             meta["namespace"],
             meta["uid"],
-            reference | {"uid": meta["uid"], "controller": True, "blockOwnerDeletion": False},
+            reference | {"uid": meta["uid"], "blockOwnerDeletion": False},
             self._services(cluster, meta["name"], meta["namespace"]),
         )
 

@@ -104,16 +104,24 @@ class Vk8sSpec(View):
     lifetime: Lifetime = field(default_factory=lambda: Lifetime.view({}))
 
 
+class StepRecord(View):
+    """How far a step is: written before it begins and after it ends, so that a crash in between is seen."""
+
+    state: str = field(default="", doc="Running, Done, Retrying or Failed.")
+    attempt: int = 0
+    started_at: str = ""
+    pod: str = field(default="", doc="uid of the pod in which it was done.")
+    generation: int = field(default=0, doc="Of the Vk8s when it was last tried.")
+    error: str = field(default="", max_length=1024)
+
+
 class VnodeStatus(View):
     """``isKubernetesSetup``: empty, Success or Failed, as the original had it."""
 
     status: str = ""
     message: str = ""
     is_kubernetes_setup: str = ""
-    steps: dict[str, str] = field(default_factory=dict, doc="State of each step: Running, Done or Failed.")
-    attempts: int = 0
-    last_error: str = ""
-    address: str = ""
+    steps: dict[str, StepRecord] = field(default_factory=dict)
 
 
 class Condition(StatusCondition):
@@ -131,7 +139,7 @@ class Vk8sStatus(View):
     cluster: str = field(default="", doc="Its logical cluster.", column=Column("Cluster"))
     endpoint: str = field(default="", doc="Where its API answers.", column=Column("Endpoint", priority=1))
     credentials_expire: str = field(default="", doc="When the certificate in the Secret ends.")
-    steps: dict[str, str] = field(default_factory=dict, doc="Steps that concern the whole cluster.")
+    steps: dict[str, StepRecord] = field(default_factory=dict, doc="Steps that concern the whole cluster.")
     restarted_at: str = ""
     last_used: str = ""
     observed_generation: int = 0

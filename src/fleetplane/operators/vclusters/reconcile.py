@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from fleetplane.controller import Context, Controller, Manager, Result, controller_for
-from fleetplane.model.builtin.types import CONFIG_MAPS, PERSISTENT_VOLUME_CLAIMS, PODS, SECRETS, SERVICES
+from collections.abc import Iterable
+
+from fleetplane.client.snapshot import Snapshot
+from fleetplane.controller import Context, Controller, Manager, Request, Result, Watch, controller_for
+from fleetplane.model.builtin.types import (
+    CONFIG_MAPS,
+    PERSISTENT_VOLUME_CLAIMS,
+    PODS,
+    SECRETS,
+    SERVICES,
+    STATEFUL_SETS,
+)
 from fleetplane.model.objects import is_deleting
 from fleetplane.operators.vclusters.guests import Guests, delete
-from fleetplane.operators.vclusters.kinds import FINALIZER, OWNER_UID, Vk8s
+from fleetplane.operators.vclusters.kinds import FINALIZER, OWNER_UID, Vk8s, mode_of
 from fleetplane.operators.vclusters.logical import LogicalMode
+from fleetplane.operators.vclusters.podsmode import PodsMode
+from fleetplane.operators.vclusters.steps import Machines
 
 AGAIN = 0.5
 
 
 class VirtualClusters:
-    def __init__(self, manager: Manager, guests: Guests) -> None:
+    def __init__(self, manager: Manager, guests: Guests, machines: Machines | None = None) -> None:
         self._manager = manager
         self._guests = guests
         self.logical = LogicalMode(manager)
+        self.pods = PodsMode(manager, machines)
 
     def controller(self) -> Controller:
         return controller_for(
@@ -24,20 +37,25 @@ class VirtualClusters:
             Vk8s,
             self.reconcile,
             name="vclusters",
-            watches=self.logical.watches(),
+            owns=[STATEFUL_SETS, SERVICES, PODS],
+            watches=[*self.logical.watches(), Watch(PODS, _node_pod, labels="app=vk8s")],
             finalizer=FINALIZER,
             cleanup=self.cleanup,
-            max_concurrent=16,
+            max_concurrent=50,
+            timeout=2400.0,
         )
 
     async def reconcile(self, context: Context[Vk8s], vcluster: Vk8s) -> Result | None:
-        return await self.logical.reconcile(context, vcluster)
+        if mode_of(vcluster.spec) == "logical":
+            return await self.logical.reconcile(context, vcluster)
+        return await self.pods.reconcile(context, vcluster, {})
 
     async def cleanup(self, context: Context[Vk8s], vcluster: Vk8s) -> Result | None:
         await context.set_status({"phase": "Terminating", "message": ""})
-        if not await self._copies_gone(context, vcluster):
-            return Result(requeue_after=AGAIN)
-        gone = await self.logical.cleanup(context, vcluster)
+        if mode_of(vcluster.spec) == "pods":
+            gone = await self.pods.cleanup(context, vcluster)
+        else:
+            gone = await self._copies_gone(context, vcluster) and await self.logical.cleanup(context, vcluster)
         return None if gone else Result(requeue_after=AGAIN)
 
     async def _copies_gone(self, context: Context[Vk8s], vcluster: Vk8s) -> bool:
@@ -51,3 +69,9 @@ class VirtualClusters:
             if found:
                 return False
         return True
+
+
+def _node_pod(snapshot: Snapshot) -> Iterable[Request]:
+    """A node's pod belongs to its StatefulSet; the cluster's name is a label."""
+    cluster = snapshot.labels.get("clusterName")
+    return [Request(snapshot.key.cluster, snapshot.key.namespace, cluster)] if cluster else []

@@ -1,0 +1,283 @@
+"""What each step of an installation does inside a node: probe, run, and when to give up.
+
+The node image's contract (docs/vclusters.md) is a handful of scripts and ``kubectl``, ``kubeadm``, ``systemctl``. Commands
+are lists of words, never shell strings; secrets go in through stdin, never as words, and never come out in messages.
+
+``kubeadm init`` is run at most once for a control plane: before it comes a look whether one is there or has begun, and
+one that has begun is waited for, because the command outlives whoever started it. Only a changed spec, which is somebody
+asking to try anew, resets a half-made control plane.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import orjson
+
+from fleetplane.operators.vclusters import plan
+from fleetplane.operators.vclusters.machines import pod_name
+from fleetplane.operators.vclusters.plan import Record, Step
+
+ADMIN_CONF: Final = "/etc/kubernetes/admin.conf"
+KUBELET_CONF: Final = "/var/lib/kubelet/config.yaml"
+INIT_SECONDS: Final = 1200.0
+SHORT: Final = 60.0
+_JOIN: Final = re.compile(
+    r"kubeadm join (?P<server>[A-Za-z0-9.\-\[\]:]{3,280}) +--token (?P<token>[a-z0-9]{6}\.[a-z0-9]{16})"
+    r" +(?:\\\s*)?--discovery-token-ca-cert-hash (?P<hash>sha256:[0-9a-f]{64})"
+)
+
+
+class StepFailed(Exception):
+    """``permanent``: trying again would not help until something changes."""
+
+    def __init__(self, message: str, *, permanent: bool = False) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+
+
+class StepPending(Exception):
+    """It goes on by itself; look again in so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    code: int
+    stdout: str = ""
+    stderr: str = ""
+
+
+class Machines(Protocol):
+    """How commands get into nodes. Raises ApiError where a node cannot be reached, TimeoutError after ``timeout``."""
+
+    async def run(
+        self, namespace: str, pod: str, command: Sequence[str], *, stdin: bytes = b"", timeout: float = SHORT
+    ) -> Outcome: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What the steps of one cluster need to know."""
+
+    namespace: str
+    master: str
+    pod_cidr: str
+    service_cidr: str
+    minor: int | None = None
+    registry: str = ""
+    kubeflow_version: str = ""
+    kubeflow_email: str = ""
+    kubeflow_port: int = 0
+    password: Callable[[], Awaitable[str]] | None = None
+    save_kubeconfig: Callable[[str], Awaitable[None]] | None = None
+    reservations: Mapping[str, str] = field(default_factory=dict)
+    """By node: the text that makes its kubelet offer its limits and no more; absent where nothing is limited."""
+
+
+class Steps:
+    """Takes one step. Returns when it is done; raises StepFailed or StepPending."""
+
+    def __init__(self, machines: Machines) -> None:
+        self._machines = machines
+
+    async def take(self, step: Step, site: Site, before: Record, now: float, generation: int) -> None:
+        """``before`` is the record as it was when the step was chosen: it tells of a try that was cut off."""
+        match step.name:
+            case plan.NODE_INIT:
+                await self._do(site, step.node, ["./init.sh"], timeout=300)
+            case plan.CONTROL_PLANE:
+                await self._control_plane(site, before, now, generation)
+            case plan.UNTAINT:
+                await self._untaint(site)
+            case plan.LABEL:
+                await self._kubectl(site, "label", "nodes", pod_name(site.master), "role=master", "--overwrite")
+            case plan.KUBECONFIG:
+                await self._kubeconfig(site)
+            case plan.JOINED:
+                await self._join(site, step.node)
+            case plan.RESERVED:
+                await self._reserve(site, step.node)
+            case plan.MASQUERADE:
+                label = "beta.kubernetes.io/masq-agent-ds-ready=true"
+                await self._kubectl(site, "label", "nodes", "--all", label, "--overwrite")
+            case plan.TAINT:
+                taint = f"{_role_key(site.minor)}:NoSchedule"
+                await self._kubectl(site, "taint", "nodes", pod_name(site.master), taint, "--overwrite")
+            case plan.KUBEFLOW:
+                await self._kubeflow(site)
+            case plan.KUBEFLOW_READY:
+                if not await self._kubeflow_runs(site):
+                    raise StepPending(30)
+            case unknown:
+                raise StepFailed(f"there is no step {unknown}", permanent=True)
+
+    async def remove_node(self, site: Site, node: str) -> None:
+        """Drain a node and take it out of its cluster; fine where it is not in it."""
+        flags = ["--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=60s"]
+        found = await self._run(site, site.master, [*_KUBECTL, "get", "node", pod_name(node)])
+        if found.code == 0:
+            await self._run(site, site.master, [*_KUBECTL, "drain", pod_name(node), *flags], timeout=90)
+            await self._kubectl(site, "delete", "node", pod_name(node), "--ignore-not-found", "--timeout=30s")
+
+    # -- one step each
+
+    async def _control_plane(self, site: Site, before: Record, now: float, generation: int) -> None:
+        if await self._is_up(site):
+            return
+        if await self._has_begun(site):
+            if before.state == "Running" or before.generation == generation:
+                if now - before.started > INIT_SECONDS:
+                    raise StepFailed("the control plane did not come up in time", permanent=True)
+                raise StepPending(5)
+            await self._do(site, site.master, ["./reset-kubernetes.sh"], timeout=300)
+        command = ["./init-kubernetes.sh", site.pod_cidr, site.service_cidr]
+        result = await self._run(site, site.master, command, timeout=INIT_SECONDS)
+        if result.code != 0 and not await self._is_up(site):
+            raise StepFailed(_told(command, result), permanent=True)
+
+    async def _is_up(self, site: Site) -> bool:
+        return (await self._run(site, site.master, [*_KUBECTL, "get", "--raw=/livez"])).code == 0
+
+    async def _has_begun(self, site: Site) -> bool:
+        return (await self._run(site, site.master, ["test", "-e", "/etc/kubernetes/pki/ca.crt"])).code == 0
+
+    async def _untaint(self, site: Site) -> None:
+        command = [*_KUBECTL, "taint", "nodes", "--all", f"{_role_key(site.minor)}-"]
+        result = await self._run(site, site.master, command)
+        if result.code != 0 and "not found" not in result.stderr + result.stdout:
+            raise StepFailed(_told(command, result))
+
+    async def _kubeconfig(self, site: Site) -> None:
+        result = await self._do(site, site.master, ["cat", ADMIN_CONF])
+        if site.save_kubeconfig is not None and result.stdout.strip():
+            await site.save_kubeconfig(result.stdout)
+
+    async def _join(self, site: Site, node: str) -> None:
+        found = await self._run(site, site.master, [*_KUBECTL, "get", "node", pod_name(node)])
+        if found.code == 0:
+            return
+        made = await self._run(site, site.master, ["kubeadm", "token", "create", "--ttl=15m", "--print-join-command"])
+        parsed = _JOIN.search(made.stdout)
+        if made.code != 0 or parsed is None:
+            raise StepFailed(f"kubeadm token create gave no join command (exit code {made.code})")
+        result = await self._run(
+            site,
+            node,
+            ["kubeadm", "join", "--config=/dev/stdin", "--skip-phases=preflight"],
+            stdin=join_configuration(parsed, pod_name(node), site.minor),
+            timeout=300,
+        )
+        token_id = parsed["token"].partition(".")[0]
+        await self._run(site, site.master, ["kubeadm", "token", "delete", token_id])
+        if result.code != 0:
+            raise StepFailed(f"kubeadm join on {node} ended with exit code {result.code}")
+
+    async def _reserve(self, site: Site, node: str) -> None:
+        text = site.reservations.get(node, "")
+        if not text:
+            return
+        found = await self._run(site, node, ["grep", "-q", "^systemReserved:", KUBELET_CONF])
+        if found.code != 0:
+            await self._do(site, node, ["tee", "-a", KUBELET_CONF], stdin=text.encode())
+        await self._do(site, node, ["systemctl", "restart", "kubelet"])
+        await self._do(site, node, ["systemctl", "is-active", "kubelet"])
+
+    async def _kubeflow(self, site: Site) -> None:
+        password = await site.password() if site.password is not None else ""
+        command = [
+            "./install-kubeflow.sh",
+            site.kubeflow_version,
+            site.registry,
+            str(site.kubeflow_port),
+            site.kubeflow_email,
+            "-",
+        ]
+        await self._do(site, site.master, command, stdin=f"{password}\n".encode(), timeout=INIT_SECONDS)
+
+    async def _kubeflow_runs(self, site: Site) -> bool:
+        result = await self._do(site, site.master, ["./check-running-state.sh"])
+        return result.stdout.strip() != "False"
+
+    # -- how
+
+    async def _kubectl(self, site: Site, *words: str) -> Outcome:
+        return await self._do(site, site.master, [*_KUBECTL, *words])
+
+    async def _do(
+        self, site: Site, node: str, command: Sequence[str], *, stdin: bytes = b"", timeout: float = SHORT
+    ) -> Outcome:
+        result = await self._run(site, node, command, stdin=stdin, timeout=timeout)
+        if result.code != 0:
+            raise StepFailed(_told(command, result))
+        return result
+
+    async def _run(
+        self, site: Site, node: str, command: Sequence[str], *, stdin: bytes = b"", timeout: float = SHORT
+    ) -> Outcome:
+        return await self._machines.run(
+            site.namespace, pod_name(node or site.master), command, stdin=stdin, timeout=timeout
+        )
+
+
+_KUBECTL: Final = ("kubectl", f"--kubeconfig={ADMIN_CONF}")
+
+
+def _role_key(minor: int | None) -> str:
+    """Label and taint of control planes: another one since 1.24."""
+    return (
+        "node-role.kubernetes.io/control-plane"
+        if minor is not None and minor >= 24
+        else "node-role.kubernetes.io/master"
+    )
+
+
+def join_configuration(parsed: re.Match[str], name: str, minor: int | None) -> bytes:
+    """What kubeadm join reads, so that the token is no word of a command (JSON is YAML)."""
+    version = "v1beta2" if minor is not None and minor < 22 else "v1beta3"
+    return orjson.dumps(
+        {
+            "apiVersion": f"kubeadm.k8s.io/{version}",
+            "kind": "JoinConfiguration",
+            "nodeRegistration": {"name": name},
+            "discovery": {
+                "bootstrapToken": {
+                    "apiServerEndpoint": parsed["server"],
+                    "token": parsed["token"],
+                    "caCertHashes": [parsed["hash"]],
+                }
+            },
+        }
+    )
+
+
+def _told(command: Sequence[str], result: Outcome) -> str:
+    """For people: which command, its code and its last words; never what went in."""
+    last = (result.stderr.strip() or result.stdout.strip()).rpartition("\n")[2][:200]
+    name = command[0].removeprefix("./")
+    return f"{name} ended with exit code {result.code}" + (f": {redacted(last)}" if last else "")
+
+
+def redacted(text: str) -> str:
+    """Bootstrap tokens, and whatever follows a word like password, are not shown."""
+    text = re.sub(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b", "<token>", text)
+    return re.sub(r"(?i)(pass(word)?|secret|token)([=: ]+)\S+", r"\1\3<hidden>", text)
+
+
+def reservation(cpu_milli: int, memory_bytes: int, cpu_limit_milli: int | None, memory_limit: int | None) -> str:
+    """What a kubelet has to keep back of its machine so that it offers the limits. Empty where nothing is limited.
+
+    Memory is rounded up to whole Mi, so that what is offered is never more than the limit.
+    """
+    lines = []
+    if cpu_limit_milli is not None and cpu_milli > cpu_limit_milli:
+        lines.append(f'  cpu: "{cpu_milli - cpu_limit_milli}m"')
+    if memory_limit is not None and memory_bytes > memory_limit:
+        lines.append(f'  memory: "{-((memory_limit - memory_bytes) // (1 << 20))}Mi"')
+    return "\nsystemReserved:\n" + "\n".join(lines) + "\n" if lines else ""
