@@ -1,6 +1,6 @@
 """Our API server without controllers and nodes, to compare with a kube-apiserver that has none either.
 
-``python alone.py DATA_DIR`` prints ``ready <url> <admin token>`` and serves until SIGTERM.
+``python alone.py DATA_DIR [SIZE_LIMIT [PATIENCE]]`` prints ``ready <url> <admin token>`` and serves until SIGTERM.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import yaml
 
 from fleetplane.apiserver.assembly import ServerSettings, assemble
 from fleetplane.apiserver.frontend import Frontend
+from fleetplane.apiserver.patience import Patience
 from fleetplane.apiserver.pki import ensure_pki, server_context, write_admin_kubeconfig
 from fleetplane.bootstrap import bootstrap
 from fleetplane.client.protocol import Capabilities
@@ -24,13 +25,18 @@ from fleetplane.settings import Settings
 from fleetplane.store.sqlite import SqliteStore
 
 
-async def serve(directory: Path, size_limit: int | None) -> None:
+async def serve(directory: Path, size_limit: int | None, patience: float | None) -> None:
+    """``patience`` is how many seconds a slow client has, instead of the usual minute."""
     world = SystemEnvironment()
     store = await SqliteStore.open(directory / "fleetplane.db", environment=world, size_limit=size_limit)
     pki = ensure_pki(directory / "pki", world)
     server = assemble(store, pki, world, ServerSettings(service_cidrs="10.0.0.0/24"))
     async with server.running():
-        frontend = Frontend(server.handle)
+        frontend = (
+            Frontend(server.handle)
+            if patience is None
+            else Frontend(server.handle, Patience(patience, patience, patience))
+        )
         port = await frontend.listen("127.0.0.1", 0, server_context(pki))
         url = f"https://127.0.0.1:{port}"
         transport = InProcessTransport(server, BOOTSTRAP_USER)
@@ -48,4 +54,5 @@ async def serve(directory: Path, size_limit: int | None) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None))
+    given = [float(one) or None for one in sys.argv[2:]] + [None, None]
+    asyncio.run(serve(Path(sys.argv[1]), int(given[0]) if given[0] else None, given[1]))

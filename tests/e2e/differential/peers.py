@@ -161,12 +161,18 @@ def start_real(directory: Path) -> Peer:
     return made
 
 
-def start_ours(directory: Path, size_limit: int | None = None) -> Peer:
-    """Our API server alone; its log is ``ours.log`` in ``directory``."""
+def start_ours(directory: Path, size_limit: int = 0, patience: float = 0) -> Peer:
+    """Our API server alone; its log is ``ours.log`` in ``directory``. 0 leaves a limit as it is."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "ours.log").open("a") as log:
         process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("alone.py")), str(directory / "data"), *_text(size_limit)],
+            [
+                sys.executable,
+                str(Path(__file__).with_name("alone.py")),
+                str(directory / "data"),
+                str(size_limit),
+                str(patience),
+            ],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -177,10 +183,6 @@ def start_ours(directory: Path, size_limit: int | None = None) -> Peer:
         process.wait(20)
         raise RuntimeError(f"our server did not start: {(directory / 'ours.log').read_text()[-2000:]}")
     return Peer(words[1], words[2], [process])
-
-
-def _text(number: int | None) -> list[str]:
-    return [] if number is None else [str(number)]
 
 
 @contextmanager
