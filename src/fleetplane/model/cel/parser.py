@@ -222,7 +222,7 @@ class _Parser:
                 if is_too_large(token.value):
                     raise self._error(token.offset, "invalid int literal: it must be within -2^63 and 2^63-1")
                 return self._node(Literal(token.offset, token.value))
-            case "-":
+            case "-" if self._is_number(self._token):
                 return self._node(Literal(token.offset, negated(self._source, self._next())))
             case "true" | "false":
                 return self._node(Literal(token.offset, token.kind == "true"))
