@@ -11,6 +11,7 @@ again; after a restart of the machine they are gone, and the pods get new ones.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ipaddress
 import json
 import logging
@@ -274,7 +275,7 @@ class BridgeNetwork:
             raise RuntimeFailure(str(error)) from error
         try:
             await run_command([self._ip, "netns", "add", name])
-            await self._wire(name, key, addresses)
+            await self._wire(name, addresses)
             if ports:
                 await self._ports.open(addresses, ports)
         except CommandFailure as error:
@@ -285,8 +286,8 @@ class BridgeNetwork:
         self._attached[key] = made
         return made
 
-    async def _wire(self, name: str, key: str, addresses: Sequence[str]) -> None:
-        outside = _interface_name(key)
+    async def _wire(self, name: str, addresses: Sequence[str]) -> None:
+        outside = _interface_name(name)
         await self._batch(
             [
                 f"link add {outside} type veth peer name eth0 netns {name}",
@@ -319,8 +320,11 @@ class BridgeNetwork:
             self._pool.give_back(key)
 
     async def _drop_namespace(self, name: str) -> None:
-        """Its end of the veth pair goes with it, and so does ours."""
+        """Its end of the veth pair goes with it; ours first, as the kernel takes its time over namespaces."""
         try:
+            outside = _interface_name(name)
+            if outside in _interfaces():
+                await run_command([self._ip, "link", "delete", outside])
             await run_command([self._ip, "netns", "delete", name])
         except CommandFailure as error:
             if name in _names_in(NAMESPACES):
@@ -352,10 +356,9 @@ class BridgeNetwork:
                 _log.info("pod network not removed: %s", error)
 
 
-def _interface_name(key: str) -> str:
-    """At most 15 letters, unique enough by the pod's uid and attempt."""
-    uid, _, attempt = key.rpartition("-")
-    return f"v{uid.replace('-', '')[:10]}{int(attempt or 0) % 1000}" if attempt.isdecimal() else f"v{key[:13]}"
+def _interface_name(namespace: str) -> str:
+    """The node's end of a pod's veth pair; Linux allows 15 letters. Pods of the same name on two agents differ."""
+    return "v" + hashlib.sha256(namespace.encode()).hexdigest()[:14]
 
 
 def _names_in(directory: Path) -> list[str]:
