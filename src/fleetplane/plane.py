@@ -412,8 +412,3 @@ def _cannot_listen(settings: Settings, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"{where} is already in use; stop what listens there, or choose another with --port"
     return f"cannot listen on {where}: {error.strerror or error}"
-
-
-def default_kubeconfig(data_dir: Path) -> Path:
-    """Where a plane writes the administrator's kubeconfig."""
-    return data_dir / "admin.kubeconfig"

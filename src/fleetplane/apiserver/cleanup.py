@@ -21,7 +21,7 @@ from fleetplane.apiserver.writing import Writes
 from fleetplane.model import errors
 from fleetplane.model.objects import Object, finalizers, is_deleting
 from fleetplane.model.user import MASTERS_GROUP, UserInfo
-from fleetplane.store.protocol import Selection, Store
+from fleetplane.store.protocol import Selection, Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +54,9 @@ class DefinitionCleanup:
             for (cluster, name), definition in list(self._pending.items()):
                 try:
                     done = await self._finish(writes, deletes, name_of, cluster, definition)
-                except errors.ApiError as error:
+                except (errors.ApiError, StoreError) as error:
                     log.warning("definition %s cannot be removed yet: %s", name, error)
-                    done = error.code == 404
+                    done = isinstance(error, errors.ApiError) and error.code == 404
                 if done:
                     self._pending.pop((cluster, name), None)
             if self._pending:

@@ -35,7 +35,7 @@ from fleetplane.model.resources import ResourceType
 from fleetplane.model.schema import Schema
 from fleetplane.model.table import custom_columns
 from fleetplane.model.user import MASTERS_GROUP, UserInfo
-from fleetplane.store.protocol import Store
+from fleetplane.store.protocol import Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -195,13 +195,13 @@ class LogicalClusters:
             for uid, obj in list(self._pending.items()):
                 try:
                     await self._settle(writes, uid, obj)
-                    self._pending.pop(uid, None)
-                except errors.ApiError as error:
-                    if error.code == 404:
-                        self._pending.pop(uid, None)
+                except (errors.ApiError, StoreError) as error:
+                    if not (isinstance(error, errors.ApiError) and error.code == 404):
+                        log.warning("logical cluster %s is not settled yet: %s", obj["metadata"]["name"], error)
+                        failed = True
                         continue
-                    log.warning("logical cluster %s is not settled yet: %s", obj["metadata"]["name"], error)
-                    failed = True
+                if self._pending.get(uid) is obj:  # nothing newer came meanwhile
+                    del self._pending[uid]
             if failed:
                 await asyncio.sleep(_AGAIN_SECONDS)
                 self._changed.set()

@@ -210,9 +210,6 @@ class Registry:
     def custom(self, cluster: str) -> Mapping[GroupVersionPlural, Served]:
         return self._custom.get(cluster, {})
 
-    def is_builtin_group_resource(self, group: str, plural: str) -> bool:
-        return any(key[0] == group and key[2] == plural for key in self._builtin)
-
     def replace_custom(self, cluster: str, group: str, plural: str, served: Sequence[Served]) -> None:
         """Serve these versions of a custom resource and no others; an empty sequence ends it."""
         custom = dict(self._custom.get(cluster, {}))

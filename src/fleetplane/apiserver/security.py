@@ -35,7 +35,7 @@ from fleetplane.apiserver.following import Apply
 from fleetplane.apiserver.http import Request, Response
 from fleetplane.apiserver.pki import Pki
 from fleetplane.apiserver.reader import ObjectReader
-from fleetplane.apiserver.routing import ALL_CLUSTERS, ROOT_CLUSTER, Target
+from fleetplane.apiserver.routing import ROOT_CLUSTER, Target
 from fleetplane.apiserver.server import Caller
 from fleetplane.apiserver.subresources import Handler
 from fleetplane.model import errors
@@ -275,11 +275,6 @@ def openid_tokens(config: Object, environment: Environment) -> TokenAuthenticato
     from fleetplane.apiserver.authentication.oidc_settings import read_issuers  # noqa: PLC0415
 
     return OidcTokens(read_issuers(config), fetch, environment)
-
-
-def home_of(target: Target, cluster: str | None) -> str:
-    """The cluster whose credentials and roles count for a request: every cluster's are root's business."""
-    return ROOT_CLUSTER if cluster is None or target.cluster == ALL_CLUSTERS else cluster
 
 
 def _certificate(obj: Object | None) -> Any:

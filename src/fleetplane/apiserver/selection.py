@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
@@ -116,9 +115,3 @@ def _field_selector(text: str) -> list[tuple[str, str, str]]:
         return [(one.field, "!=" if one.negated else "=", one.value) for one in FieldSelector.parse(text).requirements]
     except ValueError as error:
         raise errors.bad_request(str(error)) from None
-
-
-def term_matcher(selection: Selection) -> Callable[[Record], bool]:
-    """Whether a record carries all the terms of a selection; for the state before a change."""
-    wanted: list[Any] = [(match.name, match.value) for match in selection.matches]
-    return lambda record: all(term in record.terms for term in wanted)
