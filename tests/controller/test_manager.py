@@ -357,6 +357,19 @@ async def test_shards_divide_the_objects_between_them() -> None:
 
 
 @virtually
+async def test_each_shard_elects_a_leader_of_its_own() -> None:
+    election = LeaderElection("work", "kube-system")
+    one = World(shard=Shard(0, 2), election=election)
+    other = one.make_manager(shard=Shard(1, 2), election=election)
+
+    async with run(one.manager), run(other):
+        await asyncio.sleep(30)
+
+        assert one.manager.is_leading
+        assert other.is_leading
+
+
+@virtually
 async def test_all_clusters_are_looked_after_at_once() -> None:
     world = World()
     clusters: list[str] = []

@@ -17,6 +17,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from fleetplane.client.informer import Informer
@@ -75,6 +76,7 @@ class Manager:
         self._stopping = asyncio.Event()
         self._elector: LeaderElector | None = None
         if election is not None:
+            election = replace(election, name=shard.lease_name(election.name))
             self._elector = LeaderElector(client, election, environment)
             self.metrics.leader.labels(election.name).set_function(lambda: float(self.is_leading))
 

@@ -18,6 +18,7 @@ from fleetplane.controller.metrics import Metrics
 from fleetplane.controller.registration import Operator
 from fleetplane.controller.rights import election_rules, rules_for
 from fleetplane.controller.serving import serving
+from fleetplane.controller.sharding import Shard
 from fleetplane.model.environment import Environment, SystemEnvironment
 from fleetplane.model.objects import Object
 from fleetplane.operating import install_kinds
@@ -35,11 +36,12 @@ async def run_operators(
     elect: bool = False,
     namespace: str = NAMESPACE,
     health_port: int | None = None,
+    shard: Shard = Shard(),
 ) -> None:
     """Run operators until SIGTERM or SIGINT.
 
     ``install`` applies their kinds first. ``elect`` lets one of several instances work at a time. ``health_port`` serves
-    ``/healthz``, ``/readyz`` and ``/metrics``.
+    ``/healthz``, ``/readyz`` and ``/metrics``. ``shard`` is the part of all objects that this instance looks after.
     """
     if install:
         await install_kinds(client, operators)
@@ -48,7 +50,7 @@ async def run_operators(
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, stop.set)
     environment, metrics = SystemEnvironment(), Metrics()
-    managers = [_manager(client, one, environment, metrics, elect, namespace) for one in operators]
+    managers = [_manager(client, one, environment, metrics, elect, namespace, shard) for one in operators]
     async with AsyncExitStack() as stack:
         if health_port is not None and managers:
             await stack.enter_async_context(serving(managers[0], "0.0.0.0", health_port))  # noqa: S104 - probes come from outside
@@ -63,11 +65,23 @@ async def run_operators(
 
 
 def _manager(
-    client: Client, operator: Operator, environment: Environment, metrics: Metrics, elect: bool, namespace: str
+    client: Client,
+    operator: Operator,
+    environment: Environment,
+    metrics: Metrics,
+    elect: bool,
+    namespace: str,
+    shard: Shard = Shard(),
 ) -> Manager:
     election = LeaderElection(f"fleetplane-{operator.name}", namespace) if elect else None
     manager = Manager(
-        client, environment=environment, name=operator.name, cluster="root", metrics=metrics, election=election
+        client,
+        environment=environment,
+        name=operator.name,
+        cluster="root",
+        metrics=metrics,
+        election=election,
+        shard=shard,
     )
     operator.install(manager)
     return manager

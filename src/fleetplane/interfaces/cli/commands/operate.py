@@ -11,6 +11,7 @@ from fleetplane.interfaces.cli.errors import CommandError
 
 if TYPE_CHECKING:
     from fleetplane.controller.registration import Operator
+    from fleetplane.controller.sharding import Shard
     from fleetplane.interfaces.cli.connection import Session
 
 
@@ -27,15 +28,26 @@ def _chosen(only: str | None) -> list[Operator]:
     return found
 
 
+def _shard(text: str) -> Shard:
+    from fleetplane.controller.sharding import Shard
+
+    index, _, count = text.partition("/")
+    try:
+        return Shard(int(index), int(count))
+    except ValueError:
+        raise CommandError(f"--shard {text} is not INDEX/COUNT, as 0/3, 1/3 and 2/3 are") from None
+
+
 @client_command(
     examples=("fleetplane operators --kubeconfig ~/.kube/config --install", "fleetplane operators --only vehicles")
 )
 @click.option("--only", help="Names of operators, separated by commas [default: all that are installed].")
 @click.option("--install", is_flag=True, help="Apply the definitions of their kinds first.")
 @click.option("--leader-elect", is_flag=True, help="Let one of several instances work at a time.")
+@click.option("--shard", default="0/1", show_default=True, help="The part INDEX/COUNT of all objects to look after.")
 @click.option("--health-port", type=int, help="Serve /healthz, /readyz and /metrics on this port.")
 async def operators(
-    session: Session, only: str | None, install: bool, leader_elect: bool, health_port: int | None
+    session: Session, only: str | None, install: bool, leader_elect: bool, shard: str, health_port: int | None
 ) -> None:
     """Run operators in the foreground against any Kubernetes.
 
@@ -44,10 +56,12 @@ async def operators(
     from fleetplane.interfaces.cli.logs import configure_logging
     from fleetplane.interfaces.cli.operators import run_operators
 
-    chosen = _chosen(only)
+    chosen, part = _chosen(only), _shard(shard)
     configure_logging("info")
     click.echo(f"running {', '.join(one.name for one in chosen)} against {session.access.server}", err=True)
-    await run_operators(session.client, chosen, install=install, elect=leader_elect, health_port=health_port)
+    await run_operators(
+        session.client, chosen, install=install, elect=leader_elect, health_port=health_port, shard=part
+    )
 
 
 @plain_command(
