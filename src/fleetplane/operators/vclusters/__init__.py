@@ -14,7 +14,7 @@ from fleetplane.controller import Controller, Manager, Operator
 from fleetplane.operators.vclusters.admission import PLUGINS
 from fleetplane.operators.vclusters.copies import Copies
 from fleetplane.operators.vclusters.guests import Guests
-from fleetplane.operators.vclusters.kinds import Vk8s
+from fleetplane.operators.vclusters.kinds import Vk8s, Vk8sPolicy, Vk8sSnapshot
 from fleetplane.operators.vclusters.objects import Claims, Events, Nodes, Services
 from fleetplane.operators.vclusters.pods import Pods
 from fleetplane.operators.vclusters.reconcile import VirtualClusters
@@ -35,7 +35,7 @@ def controllers(manager: Manager, machines: Machines | None = None) -> Iterable[
 OPERATOR: Final = Operator(
     name="vclusters",
     controllers=controllers,
-    kinds=(Vk8s,),
+    kinds=(Vk8s, Vk8sPolicy, Vk8sSnapshot),
     admission=PLUGINS,
     rules=(
         {

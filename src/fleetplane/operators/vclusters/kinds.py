@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
-from fleetplane.model.kind import Builtin, Column, Kind, StatusCondition, View, field
+from fleetplane.model.kind import Builtin, Column, IntOrString, Kind, StatusCondition, View, field
 from fleetplane.model.objects import Object
 from fleetplane.model.resources import ResourceType
 
@@ -33,6 +33,9 @@ RESTARTED_AT: Final = f"{GROUP}/restarted-at"
 """A new value restarts the nodes: workers one by one, the master last."""
 ROTATE: Final = f"{GROUP}/rotate-credentials"
 """A new value replaces the credentials."""
+USED_AT: Final = f"{GROUP}/used-at"
+"""When somebody used the cluster (RFC 3339), as a gateway, an agent or the command line saw it. A time after it fell
+asleep wakes it. Of logical clusters the host's API server knows this by itself."""
 FINALIZER: Final = f"{GROUP}/cleanup"
 OWNER_UID: Final = f"{GROUP}/uid"
 """Label on what lies outside the namespace: the uid of the Vk8s it belongs to."""
@@ -79,7 +82,9 @@ class Credentials(View):
 class Lifetime(View):
     ttl_seconds: int | None = field(default=None, doc="The cluster is deleted this long after it was made.", minimum=1)
     sleep_after_seconds: int | None = field(
-        default=None, doc="Its pods are stopped when nobody has used the API for so long.", minimum=10
+        default=None,
+        doc="Its pods are stopped when nobody has used the API for so long; the next request starts them again.",
+        minimum=10,
     )
 
 
@@ -102,6 +107,9 @@ class Vk8sSpec(View):
     )
     credentials: Credentials = field(default_factory=lambda: Credentials.view({}))
     lifetime: Lifetime = field(default_factory=lambda: Lifetime.view({}))
+    restore_from: str = field(
+        default="", doc="A Vk8sSnapshot of the namespace whose content the new cluster begins with.", max_length=253
+    )
 
 
 class StepRecord(View):
@@ -141,7 +149,9 @@ class Vk8sStatus(View):
     credentials_expire: str = field(default="", doc="When the certificate in the Secret ends.")
     steps: dict[str, StepRecord] = field(default_factory=dict, doc="Steps that concern the whole cluster.")
     restarted_at: str = ""
-    last_used: str = ""
+    last_used: str = field(default="", doc="When somebody last used it, as far as known; where it sleeps when idle.")
+    asleep_since: str = field(default="", doc="Set while it sleeps because nobody used it.")
+    restored_from: str = field(default="", doc="The snapshot its content came from, once it is all there.")
     observed_generation: int = 0
     conditions: list[Condition] = field(default_factory=list, list_map_keys=["type"])
 
@@ -151,6 +161,60 @@ class Vk8s(Kind, group=GROUP, version=VERSION, plural="vk8s", singular="vk8s", s
 
     spec: Vk8sSpec = field(default_factory=lambda: Vk8sSpec.view({}))
     status: Vk8sStatus = field(default_factory=lambda: Vk8sStatus.view({}))
+
+
+class Vk8sPolicySpec(View):
+    """``hard`` knows clusters, nodes, cpu, memory, gpu and ports; what it does not name is not limited."""
+
+    hard: dict[str, IntOrString] = field(
+        default_factory=dict,
+        doc="At most so much in the namespace: clusters, nodes, cpu, memory, gpu (quantities of the nodes' limits), ports.",
+    )
+    modes: list[Literal["pods", "logical"]] = field(default_factory=list, doc="Modes allowed; all if empty.")
+    max_ttl_seconds: int | None = field(
+        default=None, doc="No cluster lives longer; one that does not say how long it lives, lives so long.", minimum=1
+    )
+    sleep_after_seconds: int | None = field(
+        default=None, doc="For clusters that do not say themselves when they sleep.", minimum=10
+    )
+
+
+class Vk8sPolicyStatus(View):
+    used: dict[str, str] = field(default_factory=dict, doc="What the clusters of the namespace have of each.")
+    observed_generation: int = 0
+    conditions: list[StatusCondition] = field(default_factory=list, list_map_keys=["type"])
+
+
+class Vk8sPolicy(Kind, group=GROUP, version=VERSION, plural="vk8spolicies", singular="vk8spolicy"):
+    """What a tenant, who is a namespace, may have. Several policies of a namespace all hold."""
+
+    spec: Vk8sPolicySpec = field(default_factory=lambda: Vk8sPolicySpec.view({}))
+    status: Vk8sPolicyStatus = field(default_factory=lambda: Vk8sPolicyStatus.view({}))
+
+
+class Vk8sSnapshotSpec(View):
+    cluster: str = field(doc="The Vk8s of the namespace to take.", min_length=1, max_length=253)
+
+
+class Vk8sSnapshotStatus(View):
+    phase: str = field(default="", doc="Taking, Done or Failed.", column=Column("Phase"))
+    message: str = field(default="", column=Column("Message", priority=1))
+    mode: str = field(default="", column=Column("Mode"))
+    taken_at: str = field(default="", column=Column("Taken"))
+    objects: int = field(default=0, doc="How many objects are in it (logical clusters).", column=Column("Objects"))
+    bytes: int = field(default=0, doc="Its size, compressed.", column=Column("Bytes"))
+    parts: int = field(default=0, doc="It lies in so many Secrets <name>-part-<number>, key data.")
+    digest: str = field(default="", doc="SHA-256 of all parts together.")
+    image: str = field(default="", doc="The master's image (clusters of pods): only that one can read it.")
+    observed_generation: int = 0
+    conditions: list[StatusCondition] = field(default_factory=list, list_map_keys=["type"])
+
+
+class Vk8sSnapshot(Kind, group=GROUP, version=VERSION, plural="vk8ssnapshots", singular="vk8ssnapshot"):
+    """The content of a virtual cluster at one moment, kept in Secrets beside it; taken once, when it is made."""
+
+    spec: Vk8sSnapshotSpec
+    status: Vk8sSnapshotStatus = field(default_factory=lambda: Vk8sSnapshotStatus.view({}))
 
 
 def mode_of(spec: Vk8sSpec) -> str:
