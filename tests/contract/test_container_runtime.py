@@ -1,4 +1,4 @@
-"""What every container runtime must do, asked of each: the simulated one, and Podman where it can be used."""
+"""What every container runtime must do, asked of each: the simulated one, several behind one face, and Podman."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tests.node import image
 from fleetplane.model.environment import SystemEnvironment
 from fleetplane.node.network import pod_network
 from fleetplane.node.podman import PodmanRuntime, look_at_host
+from fleetplane.node.routed import RoutedRuntime
 from fleetplane.node.runtime import (
     ContainerRuntime,
     ContainerSpec,
@@ -30,10 +31,13 @@ from fleetplane.node.runtime import (
     Sandbox,
     SandboxSpec,
     Security,
+    Session,
 )
 from fleetplane.node.simulated import SimulatedRuntime
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+OTHER = "other"
 
 
 def why_not_podman() -> str:
@@ -53,10 +57,11 @@ class Bench:
     runtime: ContainerRuntime
     real: bool
     sandboxes: list[Sandbox]
+    handler: str = ""
 
     async def sandbox(self, **changes: object) -> tuple[Sandbox, SandboxSpec]:
         uid = str(uuid.uuid4())
-        spec = SandboxSpec("default", f"pod-{uid[:8]}", uid, node="here", hostname="a-pod")
+        spec = SandboxSpec("default", f"pod-{uid[:8]}", uid, node="here", hostname="a-pod", handler=self.handler)
         spec = replace(spec, **changes)  # type: ignore[arg-type]
         made = await self.runtime.start_sandbox(spec)
         self.sandboxes.append(made)
@@ -80,7 +85,9 @@ class Bench:
 
 
 @pytest_asyncio.fixture(
-    params=["simulated", pytest.param("podman", marks=pytest.mark.podman)], scope="module", loop_scope="module"
+    params=["simulated", "routed", pytest.param("podman", marks=pytest.mark.podman)],
+    scope="module",
+    loop_scope="module",
 )
 async def runtime(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -91,6 +98,12 @@ async def runtime(
         await simulated.pull_image(image.NAME)
         yield simulated
         await simulated.close()
+        return
+    if request.param == "routed":
+        routed = RoutedRuntime(SimulatedRuntime(environment), {OTHER: SimulatedRuntime(environment)})
+        await routed.pull_image(image.NAME, handler=OTHER)
+        yield routed
+        await routed.close()
         return
     if reason := why_not_podman():
         pytest.skip(reason)
@@ -109,7 +122,8 @@ async def runtime(
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def bench(runtime: ContainerRuntime) -> AsyncIterator[Bench]:
-    made = Bench(runtime, isinstance(runtime, PodmanRuntime), [])
+    handler = OTHER if isinstance(runtime, RoutedRuntime) else ""
+    made = Bench(runtime, isinstance(runtime, PodmanRuntime), [], handler)
     yield made
     for sandbox in made.sandboxes:
         await runtime.remove_sandbox(sandbox.id)
@@ -286,24 +300,41 @@ def real(bench: Bench) -> Bench:
     return bench
 
 
+async def _once_it_listens(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await asyncio.open_connection(host, port)
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.02)
+
+
 async def test_pods_have_addresses_of_their_own(real: Bench) -> None:
     sandbox, _ = await real.run("httpd", "-f", "-p", "8080")
     if not sandbox.addresses:
         pytest.skip("this host gives pods no network of their own")
 
-    reader, writer = await asyncio.open_connection(sandbox.addresses[0], 8080)
+    reader, writer = await _once_it_listens(sandbox.addresses[0], 8080)
     writer.write(b"GET / HTTP/1.0\r\n\r\n")
     assert (await reader.readline()).startswith(b"HTTP/1")
     writer.close()
+
+
+async def _once_connected(runtime: ContainerRuntime, sandbox_id: str, port: int) -> Session:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await runtime.connect(sandbox_id, port)
+            except RuntimeFailure:
+                await asyncio.sleep(0.02)
 
 
 async def test_port_forward_reaches_the_loopback_of_the_pod(real: Bench) -> None:
     sandbox, _ = await real.run("httpd", "-f", "-p", "127.0.0.1:9000")
     if not sandbox.addresses:
         pytest.skip("this host gives pods no network of their own")
-    await asyncio.sleep(0.2)
 
-    session = await real.runtime.connect(sandbox.id, 9000)
+    session = await _once_connected(real.runtime, sandbox.id, 9000)
     await session.write(b"GET / HTTP/1.0\r\n\r\n")
     async with asyncio.timeout(10):
         output = b"".join([data async for _, data in session.read()])

@@ -39,17 +39,17 @@ class Images:
         self._runtime = runtime
         self._environment = environment
         self._slots = asyncio.Semaphore(parallel)
-        self._pulling: dict[str, asyncio.Task[Image]] = {}
+        self._pulling: dict[tuple[str, str], asyncio.Task[Image]] = {}
 
     async def obtain(
-        self, name: str, policy: str, auth: Sequence[RegistryAuth], on_pull: Callable[[], None]
+        self, name: str, policy: str, auth: Sequence[RegistryAuth], on_pull: Callable[[], None], handler: str = ""
     ) -> Obtained:
-        """The image, pulled where the policy wants it. Raises ImageFailure."""
+        """The image for a pod of this handler, pulled where the policy wants it. Raises ImageFailure."""
         if not name.strip() or any(letter.isspace() for letter in name):
             raise ImageFailure("InvalidImageName", f'Failed to apply default image tag "{name}": invalid reference')
         # What is called localhost/… was built or loaded here: there is no registry to ask for a newer one.
         may_be_old = policy != "Always" or name.startswith("localhost/")
-        if may_be_old and (found := await self._present(name)) is not None:
+        if may_be_old and (found := await self._present(name, handler)) is not None:
             return Obtained(found, pulled=False)
         if policy == "Never":
             message = f'Container image "{name}" is not present with pull policy of Never'
@@ -57,35 +57,36 @@ class Images:
         on_pull()
         began = self._environment.monotonic()
         try:
-            image = await self._pull(name, auth)
+            image = await self._pull(name, auth, handler)
         except RuntimeFailure as error:
             raise ImageFailure("ErrImagePull", error.message) from error
         return Obtained(image, pulled=True, seconds=self._environment.monotonic() - began)
 
-    async def _present(self, name: str) -> Image | None:
+    async def _present(self, name: str, handler: str) -> Image | None:
         try:
-            return await self._runtime.image(name)
+            return await self._runtime.image(name, handler=handler)
         except RuntimeFailure as error:
             raise ImageFailure("ImageInspectError", f'Failed to inspect image "{name}": {error.message}') from error
 
-    async def _pull(self, name: str, auth: Sequence[RegistryAuth]) -> Image:
+    async def _pull(self, name: str, auth: Sequence[RegistryAuth], handler: str) -> Image:
         """Join a pull under way, or begin one; it goes on while anybody waits for it."""
         if auth:  # credentials are the caller's own: never share what they brought
             async with self._slots:
-                return await self._runtime.pull_image(name, auth)
-        task = self._pulling.get(name)
+                return await self._runtime.pull_image(name, auth, handler=handler)
+        key = (name, handler)
+        task = self._pulling.get(key)
         if task is None:
-            task = asyncio.create_task(self._pull_in_turn(name))
-            self._pulling[name] = task
-            task.add_done_callback(lambda done: self._forget(name, done))
+            task = asyncio.create_task(self._pull_in_turn(name, handler))
+            self._pulling[key] = task
+            task.add_done_callback(lambda done: self._forget(key, done))
         return await asyncio.shield(task)
 
-    async def _pull_in_turn(self, name: str) -> Image:
+    async def _pull_in_turn(self, name: str, handler: str) -> Image:
         async with self._slots:
-            return await self._runtime.pull_image(name)
+            return await self._runtime.pull_image(name, handler=handler)
 
-    def _forget(self, name: str, task: asyncio.Task[Image]) -> None:
-        self._pulling.pop(name, None)
+    def _forget(self, key: tuple[str, str], task: asyncio.Task[Image]) -> None:
+        self._pulling.pop(key, None)
         if not task.cancelled():
             task.exception()
 

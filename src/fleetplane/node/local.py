@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,8 @@ from fleetplane.node.names import read_resolv_conf
 from fleetplane.node.network import BridgeNetwork, HostNetwork, PodNetwork, pod_network, why_no_bridge
 from fleetplane.node.podman import PodmanRuntime, look_at_host
 from fleetplane.node.podman.service import PodmanService
-from fleetplane.node.runtime import RuntimeFailure
+from fleetplane.node.routed import RoutedRuntime
+from fleetplane.node.runtime import ContainerRuntime, RuntimeFailure
 from fleetplane.node.services import DnsServer, ServiceProxy, remove_rules, why_no_dns
 from fleetplane.node.services.zone import build_zone
 from fleetplane.node.volumes.manager import remove_pod_directories
@@ -76,9 +77,12 @@ async def run_local_node(
     *,
     pod_networks: Sequence[str] = ("10.88.0.0/16", "fd00:10:88::/64"),
     service_client: Client | None = None,
+    by_handler: Mapping[str, ContainerRuntime] | None = None,
     on_ready: Callable[[NodeAgent], None] | None = None,
 ) -> None:
     """Run this machine as a node on Podman until cancelled. Raises RuntimeFailure when Podman cannot be used.
+
+    ``by_handler`` are runtimes for pods whose RuntimeClass has one of these handlers; they are closed at the end too.
 
     ``service_client`` may list and watch Services and EndpointSlices, which a node's own identity may not; without one,
     Services have no addresses and no names on this node.
@@ -98,9 +102,10 @@ async def run_local_node(
                 own = replace(own, cluster_dns=network.gateways if dns is not None else own.cluster_dns)
                 proxy = _proxy(service_client, environment, instance, network, dns, own.cluster_domain)
                 group.create_task(proxy.run())
-            await run_node(client, runtime, own, environment, on_ready=on_ready)
+            routed = RoutedRuntime(runtime, by_handler) if by_handler else runtime
+            await run_node(client, routed, own, environment, on_ready=on_ready)
     finally:
-        await runtime.close()
+        await RoutedRuntime(runtime, by_handler or {}).close()
 
 
 async def _start_dns(

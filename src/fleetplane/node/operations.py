@@ -113,12 +113,16 @@ class PodOperations:
             self._worker.picture.sandboxes[sandbox_id] = replace(known, ready=False)
 
     async def start_container(self, container: ContainerView, attempt: int, sandbox: Sandbox) -> None:
-        obtained = await self._obtain_image(container)
-        if obtained is None:
-            return
         runtime, builder, pod = self._worker.around.runtime, self._worker.around.builder, self._worker.pod
         try:
             shared = await builder.sandbox(pod, sandbox.attempt)
+        except ConfigFailure as error:
+            self._refused(container, error.reason, error.message)
+            return
+        obtained = await self._obtain_image(container, shared.handler)
+        if obtained is None:
+            return
+        try:
             spec = await builder.container(pod, container, attempt, sandbox, obtained.image)
         except ConfigFailure as error:
             self._refused(container, error.reason, error.message)
@@ -176,7 +180,7 @@ class PodOperations:
             self._worker.refresh()
             return replace(created, phase="running", started_at=self._worker.around.environment.now())
 
-    async def _obtain_image(self, container: ContainerView) -> Obtained | None:
+    async def _obtain_image(self, container: ContainerView, handler: str) -> Obtained | None:
         name = container.image
         self._worker.may_cancel(container.name, yes=True)
         try:
@@ -186,6 +190,7 @@ class PodOperations:
                 container.pull_policy,
                 auth,
                 lambda: self._worker.say("Pulling", f'Pulling image "{name}"', container=container),
+                handler,
             )
         except ConfigFailure as error:
             self._refused(container, error.reason, error.message)

@@ -395,12 +395,15 @@ class ContainerRuntime(Protocol):
     def events(self) -> AsyncIterator[RuntimeEvent]:
         """Changes from now on, until cancelled. Lost connections are taken up again inside."""
 
-    async def image(self, name: str) -> Image | None:
-        """The local image of this name or id."""
+    async def image(self, name: str, *, handler: str = "") -> Image | None:
+        """The local image of this name or id.
+
+        ``handler`` is the pod's: where sandboxes of some handlers keep images of their own (a pod VM), those are meant.
+        """
 
     async def images(self) -> Sequence[Image]: ...
 
-    async def pull_image(self, name: str, auth: Sequence[RegistryAuth] = ()) -> Image: ...
+    async def pull_image(self, name: str, auth: Sequence[RegistryAuth] = (), *, handler: str = "") -> Image: ...
 
     async def import_image(self, archive: str, name: str = "") -> Image:
         """Load an OCI or Docker archive from a file, or with ``name`` a plain root file system in a tar."""

@@ -328,13 +328,13 @@ class SimulatedRuntime:
 
     # Images: every image is there, except those a rule denies
 
-    async def image(self, name: str) -> Image | None:
+    async def image(self, name: str, *, handler: str = "") -> Image | None:
         return self._images.get(name)
 
     async def images(self) -> Sequence[Image]:
         return list(self._images.values())
 
-    async def pull_image(self, name: str, auth: Sequence[RegistryAuth] = ()) -> Image:
+    async def pull_image(self, name: str, auth: Sequence[RegistryAuth] = (), *, handler: str = "") -> Image:
         if name.endswith(":missing"):
             raise ImageMissing(f'failed to pull image "{name}": not found', "ErrImagePull")
         return self._images.setdefault(name, Image(_image_id(name), (name,), size=1 << 20))

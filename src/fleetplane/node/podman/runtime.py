@@ -524,13 +524,13 @@ class PodmanRuntime:
 
     # Images
 
-    async def image(self, name: str) -> Image | None:
+    async def image(self, name: str, *, handler: str = "") -> Image | None:
         return await self._images.find(name)
 
     async def images(self) -> Sequence[Image]:
         return await self._images.all()
 
-    async def pull_image(self, name: str, auth: Sequence[RegistryAuth] = ()) -> Image:
+    async def pull_image(self, name: str, auth: Sequence[RegistryAuth] = (), *, handler: str = "") -> Image:
         return await self._images.pull(name, auth)
 
     async def import_image(self, archive: str, name: str = "") -> Image:
