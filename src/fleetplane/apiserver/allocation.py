@@ -41,8 +41,11 @@ class Allocators:
 
     def claims(self, served: Served, obj: Object) -> tuple[Claim, ...]:
         allocator = self._of(served)
-        return () if allocator is None else allocator.claims(obj)
+        if allocator is None:
+            return tuple(Claim(scope, value) for scope, value in served.behaviour.claims(obj))
+        return allocator.claims(obj)
 
     def may_retry(self, served: Served, error: ClaimTaken) -> bool:
+        """Whether writing again may choose something else: as an allocator says, or what fills in a custom kind."""
         allocator = self._of(served)
-        return allocator is not None and allocator.taken(error.claim)
+        return served.custom if allocator is None else allocator.taken(error.claim)

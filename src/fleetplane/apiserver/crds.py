@@ -19,6 +19,7 @@ import orjson
 from fleetplane.apiserver.kinds.behaviour import KindBehaviour
 from fleetplane.apiserver.own_writes import OwnWrites
 from fleetplane.apiserver.registry import ALL_VERBS, Converter, Registry, Scale, Served, Storage
+from fleetplane.apiserver.unique import Claims, unique_claims
 from fleetplane.model import errors
 from fleetplane.model.builtin.types import CUSTOM_RESOURCE_DEFINITIONS
 from fleetplane.model.jsonpath import JsonPath
@@ -101,11 +102,14 @@ def serve_definition(definition: Object, converter: Converter | None) -> list[Se
     storage = Storage(spec["group"], names["plural"], stored, fingerprint)
     made = []
     preferred = True
+    claims = unique_claims(definition)
     for version in sorted(versions, key=lambda one: version_priority(one["name"])):
         if not version.get("served"):
             continue
         made.append(
-            _serve_version(spec, names, version, storage, converter, preferred=preferred, terminating=terminating)
+            _serve_version(
+                spec, names, version, storage, converter, claims, preferred=preferred, terminating=terminating
+            )
         )
         preferred = False
     return made
@@ -117,6 +121,7 @@ def _serve_version(
     version: Object,
     storage: Storage,
     converter: Converter | None,
+    claims: Claims,
     *,
     preferred: bool,
     terminating: bool,
@@ -150,6 +155,7 @@ def _serve_version(
         behaviour=KindBehaviour(
             terms=partial(_field_terms, fields),
             indexed_fields=indexed,
+            claims=claims,
             has_generation=True,
             status_subresource="status" in sub,
             unconditional_update=False,

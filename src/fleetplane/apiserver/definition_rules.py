@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fleetplane.apiserver.unique import unique_claims
 from fleetplane.model import names
 from fleetplane.model.errors import FieldError
 from fleetplane.model.jsonpath import JsonPath
+from fleetplane.model.kind.crd import UNIQUE_ANNOTATION
 from fleetplane.model.objects import Object
 from fleetplane.model.schema.structural import check_structural
 
@@ -37,6 +39,10 @@ def _check(definition: Object, old: Object | None) -> Iterator[FieldError]:
     yield from _names(spec["names"])
     yield from _versions(spec)
     yield from _conversion(spec)
+    try:
+        unique_claims(definition)
+    except ValueError as error:
+        yield FieldError.invalid(f"metadata.annotations[{UNIQUE_ANNOTATION}]", "", str(error))
     if old is not None:
         before = old["spec"]
         for path in (("group",), ("scope",), ("names", "plural"), ("names", "kind")):

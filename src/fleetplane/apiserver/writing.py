@@ -121,6 +121,7 @@ class Writes:
             raise errors.bad_request("resourceVersion should not be set on objects to be created")
         generate = metadata.get("generateName") if not metadata.get("name") else None
         validation.normalise(call, obj, strict)
+        refused: Claim | None = None
         for attempt in range(_ATTEMPTS):
             candidate = decode_copy(obj) if attempt + 1 < _ATTEMPTS and (generate or attempt) else obj
             if generate:
@@ -133,7 +134,9 @@ class Writes:
                     continue
                 raise _exists(call.served, candidate["metadata"]["name"], error.current) from None
             except ClaimTaken as error:
-                if not self._allocators.may_retry(call.served, error) or attempt + 1 == _ATTEMPTS:
+                again = error.claim != refused and attempt + 1 < _ATTEMPTS
+                refused = error.claim
+                if not again or not self._allocators.may_retry(call.served, error):
                     raise claim_taken(call.served.type, str(metadata.get("name")), error) from None
         raise errors.internal("could not find a free name or address; try again")
 
@@ -320,6 +323,7 @@ class Writes:
         Returns the record in the store (None for a dry run) and the object. A change that changes nothing writes nothing.
         """
         served, target = call.served, call.target
+        refused: Claim | None = None
         for _ in range(_ATTEMPTS):
             record = await self._storage.record(served, call.key_cluster, target.namespace, target.name)
             current = await load(served, record)
@@ -338,8 +342,9 @@ class Writes:
                 if new["metadata"].get("resourceVersion") not in (None, "", str(record.revision)):
                     raise errors.stale(served.type.plural, target.name, group=served.type.group) from None
             except ClaimTaken as error:
-                if not self._allocators.may_retry(served, error):
+                if error.claim == refused or not self._allocators.may_retry(served, error):
                     raise claim_taken(served.type, target.name, error) from None
+                refused = error.claim
             else:
                 self.tell_released(plan)
                 return written, new

@@ -48,7 +48,8 @@ class KindBehaviour:
     business and done for every kind with ``status_subresource``). ``validate`` and ``validate_status`` take (new, old
     or None on create). ``terms`` are index terms beyond labels and owners, named by the field selectors in
     ``indexed_fields``; an object carries each of them, with an empty value where the field is unset. ``fields`` are
-    further field selectors, answered by reading the object. ``subresources`` says what holds for writes through one
+    further field selectors, answered by reading the object. ``claims`` are (scope, value) pairs that no two objects of a
+    cluster may have: the store sees to it. ``subresources`` says what holds for writes through one
     (other than ``status`` and ``scale``).
     """
 
@@ -62,6 +63,7 @@ class KindBehaviour:
     terms: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]] = no_terms
     indexed_fields: frozenset[str] = frozenset()
     fields: Mapping[str, Callable[[Mapping[str, Any]], str]] = field(default_factory=dict)
+    claims: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]] = no_terms
     subresources: Mapping[str, SubresourceRules] = field(default_factory=dict)
     has_generation: bool = True
     status_subresource: bool = True

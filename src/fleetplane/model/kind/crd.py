@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -12,6 +13,8 @@ from fleetplane.model.kind.view import Attribute, Kind, View
 from fleetplane.model.objects import Object
 
 HOME_ANNOTATION: Final = "fleetplane.io/home"
+UNIQUE_ANNOTATION: Final = "fleetplane.io/unique"
+"""JSON: a field's name to the JSONPaths whose values, joined by slashes, at most one object of a cluster may have."""
 AGE: Final = Column("Age", ".metadata.creationTimestamp", "date")
 
 
@@ -37,10 +40,13 @@ def crd_manifest(kind: type[Kind] | Versions, *, conversion: Object | None = Non
     }
     if conversion is not None:
         spec["conversion"] = conversion
+    annotations = {HOME_ANNOTATION: versions.hub.home}
+    if unique := versions.hub.unique:
+        annotations[UNIQUE_ANNOTATION] = json.dumps({field: list(paths) for field, paths in unique.items()})
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{hub.plural}.{hub.group}", "annotations": {HOME_ANNOTATION: versions.hub.home}},
+        "metadata": {"name": f"{hub.plural}.{hub.group}", "annotations": annotations},
         "spec": spec,
     }
 

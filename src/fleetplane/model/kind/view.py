@@ -209,6 +209,8 @@ class Kind(View):
         scale: Serve ``scale``.
         home: Where the kind lives: hub, edge or both.
         served, deprecated: ``deprecated`` is the warning clients are shown.
+        unique: What no two objects of a logical cluster may share: a field's name to the JSONPaths that make the value, the
+            last of which may find several. Our servers see to it in the store; any other Kubernetes ignores it.
         rules: CEL rules on the whole object.
     """
 
@@ -218,6 +220,7 @@ class Kind(View):
     home: ClassVar[Home] = "both"
     served: ClassVar[bool] = True
     deprecated: ClassVar[str] = ""
+    unique: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     metadata: Metadata = field(default_factory=lambda: Metadata.view({}))
 
@@ -237,6 +240,7 @@ class Kind(View):
         home: Home = "both",
         served: bool = True,
         deprecated: str = "",
+        unique: Mapping[str, Sequence[str]] | None = None,
         rules: Sequence[Rule] = (),
     ) -> None:
         super().__init_subclass__(rules=rules)
@@ -256,6 +260,7 @@ class Kind(View):
         cls.home = home
         cls.served = served
         cls.deprecated = deprecated
+        cls.unique = unique or {}
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)

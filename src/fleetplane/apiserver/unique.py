@@ -1,0 +1,50 @@
+"""Custom kinds whose objects must not share a value: what a definition's annotation makes of an object.
+
+Admission may read what is a moment old, so it can never promise that something is unique. The store can: what an object
+claims is taken by the commit that writes it. Built-in kinds have allocators for that; a definition says it in the annotation
+``fleetplane.io/unique``, as ``{"spec.addresses": [".spec.network", ".spec.addresses[*]"]}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import orjson
+
+from fleetplane.apiserver.kinds.behaviour import no_terms
+from fleetplane.model.jsonpath import JsonPath
+from fleetplane.model.kind.crd import UNIQUE_ANNOTATION
+from fleetplane.model.objects import Object
+
+Claims = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
+
+
+def unique_claims(definition: Object) -> Claims:
+    """From an object what no other of its cluster may have, as (scope, value).
+
+    Objects written before the annotation claim nothing until they are written again. Raises ValueError for an annotation
+    that cannot be read; such a definition is refused when it is written.
+    """
+    text = (definition["metadata"].get("annotations") or {}).get(UNIQUE_ANNOTATION)
+    if not text:
+        return no_terms
+    declared = orjson.loads(text)
+    if not isinstance(declared, dict) or not all(map(_is_list_of_paths, declared.values())):
+        raise ValueError("must be a JSON object of lists of JSONPaths")
+    scope = f"{definition['spec']['names']['plural']}.{definition['spec']['group']}"
+    paths = {field: [JsonPath.parse(f"{{{one}}}") for one in texts] for field, texts in declared.items()}
+    return partial(_claims_of, [(f"{scope}/{field}", found) for field, found in paths.items()])
+
+
+def _is_list_of_paths(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
+
+
+def _claims_of(declared: Sequence[tuple[str, Sequence[JsonPath]]], obj: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Nothing where the last path finds nothing; earlier ones that find nothing count as empty."""
+    for scope, (*first, last) in declared:
+        head = [str(next(iter(one.find(obj)), None) or "") for one in first]
+        for value in dict.fromkeys(str(one) for one in last.find(obj) if one):
+            yield scope, "/".join([*head, value])
