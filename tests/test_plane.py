@@ -25,7 +25,8 @@ from fleetplane.model.builtin.types import (
     SERVICE_ACCOUNTS,
 )
 from fleetplane.model.objects import Object
-from fleetplane.plane import Plane, PlaneError
+from fleetplane.plane import Plane
+from fleetplane.plane_error import PlaneError
 from fleetplane.settings import Settings
 
 

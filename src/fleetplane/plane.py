@@ -10,12 +10,11 @@ import asyncio
 import base64
 import errno
 import os
-import socket
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from multidict import CIMultiDict
 
@@ -38,33 +37,25 @@ from fleetplane.client.rest import RestClient
 from fleetplane.controller.manager import Manager
 from fleetplane.controller.metrics import Metrics
 from fleetplane.controller.registration import UnknownOperator
-from fleetplane.local_streams import LocalStreams
 from fleetplane.model import yaml as kube_yaml
 from fleetplane.model.builtin.types import SERVICE_ACCOUNTS
 from fleetplane.model.environment import Environment, SystemEnvironment
 from fleetplane.model.user import MASTERS_GROUP, UserInfo
-from fleetplane.node.agent import NodeAgent, NodeSettings
-from fleetplane.node.fleet import SimulatedFleet
-from fleetplane.node.local import choose_runtime, remove_local_node, run_local_node
-from fleetplane.node.runtime import RuntimeFailure
 from fleetplane.operating import chosen_operators, install_kinds, prepare_operators
+from fleetplane.plane_error import PlaneError
 from fleetplane.settings import Settings
 from fleetplane.store.encrypting import EncryptingStore, Sealer
 from fleetplane.store.protocol import Store, StoreError, StoreLocked
 from fleetplane.store.sqlite import SqliteStore
 from fleetplane.workloads.assembly import controllers
 
-_WAIT_FOR_NODES = 100
+if TYPE_CHECKING:
+    from fleetplane.local_nodes import LocalNodes
+
 _WATCH_WINDOW = 4000
 """Changes kept in memory for watchers that come back; older ones are read from the store's log."""
 BOOTSTRAP_USER = UserInfo("system:apiserver", groups=(MASTERS_GROUP, "system:authenticated"))
 CONTROLLER_USER = UserInfo("system:kube-controller-manager", groups=(MASTERS_GROUP, "system:authenticated"))
-PROXY_USER = UserInfo("system:kube-proxy", groups=("system:authenticated",))
-FLEET_USER = UserInfo("fleetplane:simulated-nodes", groups=(MASTERS_GROUP, "system:authenticated"))
-
-
-class PlaneError(Exception):
-    """The plane cannot start; the message says what to do."""
 
 
 class InProcessTransport:
@@ -163,9 +154,7 @@ class Plane:
         self.kubeconfig = settings.data_dir / "admin.kubeconfig"
         self._stack = AsyncExitStack()
         self._server: ApiServer | None = None
-        self._streams: dict[str, PodStreams] = {}
-        self._measured: list[NodeAgent | SimulatedFleet] = []
-        self._streams_by_prefix: tuple[str, PodStreams | None] = ("", None)
+        self._nodes: LocalNodes | None = None
         self._tunnels = NodeTunnels()
 
     @property
@@ -270,65 +259,26 @@ class Plane:
         return Audit(policy, log.write, self.environment)
 
     async def _start_nodes(self, tasks: Background) -> None:
-        """Start the local nodes, and wait for up to a hundred of them to be registered."""
-        settings = self.settings
-        if settings.nodes == 0:
+        if self.settings.nodes == 0:
             return
-        runtime, _reason = choose_runtime(settings.runtime)
-        if runtime == "podman":
-            await self._start_local_node(tasks)
-        elif runtime == "simulated":
-            fleet = SimulatedFleet(self.client(FLEET_USER), settings.nodes, self.environment)
-            tasks.start(fleet.run())
-            self._streams_by_prefix = ("sim-", LocalStreams(fleet.streams))
-            self._measured.append(fleet)
-            if settings.nodes <= _WAIT_FOR_NODES:
-                await fleet.ready.wait()
+        from fleetplane.local_nodes import LocalNodes  # noqa: PLC0415 - a server without nodes needs none of it
+
+        self._nodes = LocalNodes(self.settings, self.client, self.environment)
+        await self._nodes.start(tasks.start)
 
     async def remove_local_nodes(self) -> None:
         """Remove what local nodes left on the machine. For planes that are thrown away, once they have stopped."""
-        for directory in sorted((self.settings.data_dir / "nodes").glob("*")):
-            await remove_local_node(directory, self.environment)
+        from fleetplane.local_nodes import remove_local_nodes  # noqa: PLC0415 - see above
 
-    async def _start_local_node(self, tasks: Background) -> None:
-        """This machine as a node on Podman, under its own node identity."""
-        settings = self.settings
-        name = settings.node_name or socket.gethostname().lower()
-        ready: asyncio.Future[NodeAgent] = asyncio.get_running_loop().create_future()
-        static_pods = settings.data_dir / "static-pods"
-        node = NodeSettings(settings.data_dir / "nodes" / name, name=name, static_pods=static_pods)
-        user = UserInfo(f"system:node:{name}", groups=("system:nodes", "system:authenticated"))
-
-        async def run() -> None:
-            try:
-                await run_local_node(
-                    self.client(user),
-                    node,
-                    self.environment,
-                    pod_networks=[one.strip() for one in settings.pod_cidrs.split(",")],
-                    service_client=self.client(PROXY_USER),
-                    on_ready=ready.set_result,
-                )
-            except RuntimeFailure as error:
-                raise PlaneError(f"this machine cannot run pods: {error}; try --runtime simulated") from error
-
-        tasks.start(run())
-        agent = await ready
-        self._streams[name] = LocalStreams(agent.streams)
-        self._measured.append(agent)
+        await remove_local_nodes(self.settings, self.environment)
 
     async def _usage_of(self, node: str) -> NodeUsage | None:
-        for one in self._measured:
-            usage = await one.node_usage(node)
-            if usage is not None:
-                return usage
-        return await self._tunnels.usage_of(node)
+        usage = await self._nodes.usage_of(node) if self._nodes is not None else None
+        return usage or await self._tunnels.usage_of(node)
 
     def _streams_of(self, node: str) -> PodStreams | None:
-        prefix, fleet = self._streams_by_prefix
-        if fleet is not None and node.startswith(prefix):
-            return fleet
-        return self._streams.get(node) or self._tunnels.streams_of(node)
+        local = self._nodes.streams_of(node) if self._nodes is not None else None
+        return local or self._tunnels.streams_of(node)
 
     async def _encrypted(self, store: Store) -> Store:
         """The store with Secrets sealed: by the key file of the settings, on SQLite else by a key of the plane's own."""

@@ -16,6 +16,7 @@ from tests.operators.staging import define, running, told_on
 from fleetplane.client.protocol import Client
 from fleetplane.controller import Manager
 from fleetplane.controller.metrics import Metrics
+from fleetplane.local_nodes import FLEET_USER
 from fleetplane.model.builtin.types import CONFIG_MAPS, NODES, SECRETS
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, condition
@@ -26,7 +27,7 @@ from fleetplane.operators.peerpods.kinds import VM_RESOURCE, PeerPod, PeerPodCon
 from fleetplane.operators.peerpods.orphans import Sweeping
 from fleetplane.operators.peerpods.providers import PROVIDERS
 from fleetplane.operators.peerpods.providers.simulated import SimulatedCloud
-from fleetplane.plane import CONTROLLER_USER, FLEET_USER
+from fleetplane.plane import CONTROLLER_USER
 from fleetplane.testing import SimulatedEnvironment, TestServer, running_server
 from fleetplane.workloads.assembly import controllers
 

@@ -21,6 +21,7 @@ from fleetplane.apiserver.http import Request, Response
 from fleetplane.client.protocol import Client
 from fleetplane.controller import Manager
 from fleetplane.controller.metrics import Metrics
+from fleetplane.local_nodes import FLEET_USER
 from fleetplane.model import yaml as kube_yaml
 from fleetplane.model.builtin.types import SECRETS
 from fleetplane.model.errors import ApiError
@@ -31,7 +32,7 @@ from fleetplane.operating import prepare_operators
 from fleetplane.operators.vclusters import OPERATOR
 from fleetplane.operators.vclusters import controllers as controllers_of
 from fleetplane.operators.vclusters.kinds import Vk8s
-from fleetplane.plane import CONTROLLER_USER, FLEET_USER
+from fleetplane.plane import CONTROLLER_USER
 from fleetplane.testing import SimulatedEnvironment, TestServer, running_server
 from fleetplane.workloads.assembly import controllers
 

@@ -15,6 +15,7 @@ from tests.operators.staging import define, running, told_on
 
 from fleetplane.client.protocol import Client
 from fleetplane.controller import Manager
+from fleetplane.local_nodes import FLEET_USER
 from fleetplane.model.builtin.types import PODS
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, condition
@@ -24,7 +25,7 @@ from fleetplane.operating import prepare_operators
 from fleetplane.operators.vehicles import OPERATOR
 from fleetplane.operators.vehicles.kinds import DevRes, VehContainerConfig, VehDeployment, VehPod
 from fleetplane.operators.vehicles.scheduling import Criticality
-from fleetplane.plane import CONTROLLER_USER, FLEET_USER
+from fleetplane.plane import CONTROLLER_USER
 from fleetplane.testing import SimulatedEnvironment, TestServer, running_server
 from fleetplane.workloads.assembly import controllers
 from fleetplane.workloads.scheduler.plugins import Plugins

@@ -28,7 +28,8 @@ from fleetplane.model.builtin.types import CONFIG_MAPS, DEPLOYMENTS, NODES, PODS
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, name
 from fleetplane.model.resources import ResourceType
-from fleetplane.plane import Plane, PlaneError
+from fleetplane.plane import Plane
+from fleetplane.plane_error import PlaneError
 from fleetplane.settings import RuntimeName, Settings
 
 STEP_SECONDS = 60.0

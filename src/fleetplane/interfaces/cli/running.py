@@ -16,7 +16,8 @@ import uvloop
 
 from fleetplane.interfaces.cli.logs import configure_logging
 from fleetplane.interfaces.cli.main import CommandError
-from fleetplane.plane import Plane, PlaneError
+from fleetplane.plane import Plane
+from fleetplane.plane_error import PlaneError
 from fleetplane.settings import Settings, SettingsError, load_settings
 
 
