@@ -5,9 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: help demo test lint type bench docs soak clean system-packages
+.PHONY: help demo test lint type bench docs soak clean system-packages package package-check
 help: ## Show what can be made
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
 $(VENV)/.runtime: pyproject.toml hatch_build.py
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and was not found." >&2; exit 1; }
@@ -48,6 +48,14 @@ bench: $(VENV)/.test ## Measure, side by side with peers where they are installe
 docs: $(VENV)/.runtime ## Build the documentation site into site/
 	$(BIN)/python -m pip install --quiet --group docs
 	$(BIN)/mkdocs build --strict
+
+package: $(VENV)/.runtime ## Build the sdist and the wheel into dist/
+	@rm -f dist/fleetplane-*.whl dist/fleetplane-*.tar.gz
+	$(BIN)/python -m pip install --quiet --group package
+	$(BIN)/python -m build --outdir dist .
+
+package-check: ## Install the built wheel where nothing else is, and run a plane from it
+	$(BIN)/python tools/check_package.py dist
 
 clean: ## Remove what was built
 	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
