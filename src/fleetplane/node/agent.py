@@ -29,6 +29,7 @@ from fleetplane.node.desired import DesiredPods
 from fleetplane.node.devices import Devices, cdi_devices, listed_devices
 from fleetplane.node.engine import PodEngine
 from fleetplane.node.eviction import Use, choose_victim, eviction_failure, limited_volumes, over_limits
+from fleetplane.node.fencing import SelfFencing
 from fleetplane.node.names import ClusterNames, read_resolv_conf
 from fleetplane.node.nodekeeper import NodeKeeper
 from fleetplane.node.pod import CONFIG_MIRROR, PodView
@@ -79,6 +80,8 @@ class NodeSettings:
     cluster_dns: tuple[str, ...] = ()
     static_pods: Path | None = None
     cluster: str = "root"
+    volatile: Path | None = None
+    """Where what need not survive a reboot is kept; without it a restarted agent forgets when it last had contact."""
 
 
 class NodeAgent:
@@ -111,7 +114,13 @@ class NodeAgent:
         self._host_dns = read_resolv_conf(machine.resolv_conf_text())
 
         self._recorder = ApiRecorder(client, environment, host=self.name)
-        self.keeper = NodeKeeper(client, environment, self.describe)
+        self._fencing = SelfFencing(
+            environment,
+            lambda: list(self.engine.workers.values()),
+            lambda node: self.keeper.self_fencing,
+            settings.volatile / "contact.json" if settings.volatile is not None else None,
+        )
+        self.keeper = NodeKeeper(client, environment, self.describe, self._fencing.renewed)
         self.ready = self.keeper.registered
         static_folder = settings.static_pods or settings.directory / "static"
         self._static = StaticPods(
@@ -140,6 +149,7 @@ class NodeAgent:
             on_status=self._status_changed,
             on_ended=self._ended,
         )
+        self.engine.succession.may_decide = self._fencing.is_fresh
         self._feed = PodFeed(
             self.engine, self._reporter, self.name.__eq__, client.cluster, on_mirror=self._static.mirror_seen
         )
@@ -191,6 +201,7 @@ class NodeAgent:
         fields = f"spec.nodeName={self.name}"
         pods = Informer(self.client, PODS, self.environment, fields=fields, decoded_limit=256)
         async with asyncio.TaskGroup() as group, self.engine.working(group):
+            self._fencing.recall(self.name)
             await self._take_over()
             await preload_images(self.runtime, self.settings.directory / "images")
             self._read_static()
@@ -202,6 +213,7 @@ class NodeAgent:
                 self._reporter.run,
                 self._recorder.run,
                 self.keeper.run,
+                self._fencing.run,
                 pods.run,
                 self._keep,
                 self._refresh_volumes,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from fleetplane.node.building import ConfigFailure, container_labels, sandbox_labels
+from fleetplane.node.devices import as_devices
 from fleetplane.node.environment_variables import container_environment, expand, expand_all
 from fleetplane.node.files import write_private
 from fleetplane.node.names import ClusterNames, host_hosts_file, host_name, hosts_file, pod_dns, resolv_conf
@@ -126,7 +127,8 @@ class FullBuilder:
         settings = self._settings()
         environment = await container_environment(pod, container, self.facts(self._addresses(sandbox)), self._sources)
         mounts = await self.volumes.mounts(pod, container, environment)
-        mounts += await asyncio.to_thread(self._own_mounts, pod, container, attempt, sandbox, mounts)
+        given, rest = as_devices(pod, container, mounts)
+        mounts = [*rest, *await asyncio.to_thread(self._own_mounts, pod, container, attempt, sandbox, mounts)]
         spec = container.spec
         return ContainerSpec(
             name=container.name,
@@ -138,7 +140,7 @@ class FullBuilder:
             env=environment,
             working_dir=expand(str(spec.get("workingDir") or ""), environment),
             mounts=tuple(mounts),
-            devices=tuple(self._devices_of(pod, container)),
+            devices=(*self._devices_of(pod, container), *given),
             resources=self.resources(pod, container),
             security=container_security(pod, container, image, settings.seccomp_directory),
             labels=container_labels(pod, container, attempt, settings.node),

@@ -10,7 +10,9 @@ Sources: the Container Device Interface, version 0.6 and later (``/etc/cdi``, ``
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,11 +23,14 @@ from fleetplane.node.building import ConfigFailure
 from fleetplane.node.files import read_json, write_private
 from fleetplane.node.pod import ContainerView, PodView
 from fleetplane.node.resources import amount
-from fleetplane.node.runtime import Device
+from fleetplane.node.runtime import Device, Mount
 
 CDI_FOLDERS: Final = (Path("/etc/cdi"), Path("/var/run/cdi"))
 INVENTORY: Final = "devices.json"
 LEDGER: Final = "devices-given.json"
+
+ANNOTATION: Final = "node.fleetplane.io/devices"
+"""On a pod: ``{container: [{source, target, permissions}]}``, which of its hostPath mounts are given as devices."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +58,47 @@ def listed_devices(directory: Path) -> dict[str, list[str]]:
     """What the node's own list adds."""
     listed = read_json(directory / INVENTORY) or {}
     return {str(kind): [str(one) for one in some] for kind, some in listed.items() if isinstance(some, list)}
+
+
+def as_devices(
+    pod: PodView, container: ContainerView, mounts: Sequence[Mount]
+) -> tuple[tuple[Device, ...], tuple[Mount, ...]]:
+    """Mounts of device nodes that the pod's annotation names become devices: a node of the container's own, opened in
+    its device cgroup. The other mounts stay.
+
+    The annotation alone gives nothing: it only says how a hostPath mount of the pod's specification is made, so whoever
+    may not mount the host's paths gets no device this way. Raises ConfigFailure where the device is not there.
+    """
+    wanted = {(one.source, one.target): one for one in _annotated(pod, container.name)}
+    devices, kept = [], []
+    for mount in mounts:
+        found = wanted.get((os.path.normpath(mount.source), os.path.normpath(mount.target))) if mount.source else None
+        if found is None or not _is_device(mount.source):
+            kept.append(mount)
+            continue
+        allowed = found.permissions.replace("w", "") if mount.read_only else found.permissions
+        devices.append(Device(os.path.realpath(mount.source), mount.target, allowed or "r"))
+    return tuple(devices), tuple(kept)
+
+
+def _annotated(pod: PodView, container: str) -> Iterator[Device]:
+    text = pod.annotations.get(ANNOTATION)
+    if not text:
+        return
+    try:
+        for one in orjson.loads(text).get(container) or ():
+            allowed = "".join(letter for letter in "rwm" if letter in str(one.get("permissions") or "rwm"))
+            yield Device(os.path.normpath(str(one["source"])), os.path.normpath(str(one["target"])), allowed)
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+        raise ConfigFailure(f"the annotation {ANNOTATION} is not {{container: [{{source, target}}]}}") from None
+
+
+def _is_device(path: str) -> bool:
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        raise ConfigFailure(f"the device {path} is not on this node") from None
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or (stat.S_ISDIR(mode) and path.startswith("/dev/"))
 
 
 class Devices:

@@ -24,6 +24,7 @@ from fleetplane.node.probing import ContainerProbes, NoProbes, PodProbes
 from fleetplane.node.recorder import Recorder
 from fleetplane.node.runtime import ContainerRuntime, ContainerState, RuntimeFailure, Sandbox
 from fleetplane.node.status import NodeFacts
+from fleetplane.node.succession import Succession
 from fleetplane.node.worker import Operation, PodWorker
 
 RELIST_SECONDS = 30.0
@@ -59,6 +60,7 @@ class PodEngine:
         self.images = images or Images(runtime, environment)
         self.hooks = HookRunner(runtime, self.asker)
         self.workers: dict[str, PodWorker] = {}
+        self.succession = Succession(self.workers, environment.monotonic)
         self._by_name: dict[tuple[str, str, str], PodWorker] = {}
         self.unenforced = unenforced
         self._prober = prober
@@ -117,6 +119,8 @@ class PodEngine:
         """Pass on what the runtime tells, until cancelled."""
         async for event in self.runtime.events():
             worker = self.workers.get(event.pod_uid)
+            if worker is not None and event.what == "exited":
+                self.succession.ended(worker, event.container_id)
             if worker is not None and event.what in {"exited", "oom", "removed", "paused", "resumed"}:
                 worker.refresh()
 

@@ -22,6 +22,7 @@ from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object
 from fleetplane.node.building import PlainBuilder
 from fleetplane.node.engine import PodEngine
+from fleetplane.node.fencing import SELF_FENCING, SelfFencing, seconds_of
 from fleetplane.node.pod import PodView
 from fleetplane.node.pods import PodFeed
 from fleetplane.node.probers import SimulatedProber
@@ -104,6 +105,9 @@ class SimulatedFleet:
         self.feed = PodFeed(self.engine, self._reporter, self.nodes.__contains__, client.cluster, keep_encoded=True)
         self.streams = EngineStreams(self.engine, environment)
         self._leases: dict[str, Object] = {}
+        self._promises: dict[str, float | None] = {}
+        self._fencing = SelfFencing(environment, self.engine.workers.values, self._promises.get)
+        self.engine.succession.may_decide = self._fencing.is_fresh
 
     def _describe(self, index: int) -> NodeDescription:
         settings, position = self.settings, self.settings.first + index
@@ -140,6 +144,7 @@ class SimulatedFleet:
             group.create_task(pods.run())
             group.create_task(nodes.run())
             nodes.add_handler(self._node_changed)
+            group.create_task(self._fencing.run())
             await self._renew()
 
     async def node_usage(self, node: str) -> NodeUse | None:
@@ -198,6 +203,7 @@ class SimulatedFleet:
             self._leases.pop(node.name, None)
             self.engine.spawn(partial(self._register_one, node.name))
             return
+        self._promises[node.name] = seconds_of(change.new.annotations.get(SELF_FENCING))
         status = change.new.object.get("status") or {}
         capacity, allocatable = merged_capacity(node, status)
         if status.get("allocatable") != allocatable or status.get("capacity") != capacity:
@@ -223,12 +229,14 @@ class SimulatedFleet:
                     await self._renew_batch(names)
 
     async def _renew_batch(self, names: Sequence[str]) -> None:
+        sent = self.environment.monotonic()
         if self.client.can_commit:
             known = [name for name in names if name in self._leases]
             changes = [ClientChange("update", LEASES, self._renewed(name)) for name in known]
             try:
                 for lease in await self.client.commit(changes):
                     self._leases[lease["metadata"]["name"]] = lease
+                    self._fencing.renewed(lease["metadata"]["name"], sent)
             except ApiError as error:
                 _log.debug("leases are renewed one by one: %s", error.message)
             else:
@@ -247,6 +255,7 @@ class SimulatedFleet:
     async def _renew_one(self, name: str, owner_uid: str = "") -> None:
         wanted = lease_object(name, owner_uid, self.environment.now())
         namespace = wanted["metadata"]["namespace"]
+        sent = self.environment.monotonic()
         try:
             self._leases[name] = await self.client.patch(
                 LEASES, name, {"spec": wanted["spec"]}, namespace, type="merge"
@@ -256,6 +265,9 @@ class SimulatedFleet:
                 raise
             with contextlib.suppress(ApiError):
                 self._leases[name] = await self.client.create(LEASES, wanted, namespace)
+                self._fencing.renewed(name, sent)
+        else:
+            self._fencing.renewed(name, sent)
 
 
 def _batches(names: Sequence[str], size: int) -> Iterable[Sequence[str]]:

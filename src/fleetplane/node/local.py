@@ -94,7 +94,7 @@ async def run_local_node(
     runtime = await PodmanRuntime.open(look_at_host(), sockets, network, instance, environment, [note] if note else [])
     try:
         write_private(sockets / OWNER, str(settings.directory.absolute()).encode())
-        own = replace(settings, pod_networks=network.networks)
+        own = replace(settings, pod_networks=network.networks, volatile=sockets)
         async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
             group.create_task(_sweep(runtime))
             if network.bridge and service_client is not None:

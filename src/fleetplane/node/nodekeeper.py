@@ -19,6 +19,7 @@ from fleetplane.model.builtin.types import LEASES, NODES
 from fleetplane.model.environment import Environment
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object
+from fleetplane.node.fencing import SELF_FENCING, seconds_of
 from fleetplane.node.registration import (
     LEASE_NAMESPACE,
     NodeDescription,
@@ -39,13 +40,20 @@ _log = logging.getLogger(__name__)
 class NodeKeeper:
     """``describe`` is asked for the node's present state each time. ``registered`` is set once the API has it."""
 
-    def __init__(self, client: Client, environment: Environment, describe: Callable[[], NodeDescription]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        environment: Environment,
+        describe: Callable[[], NodeDescription],
+        on_renewed: Callable[[str, float], None] = lambda node, sent: None,
+    ) -> None:
         self._client = client
         self._environment = environment
         self._describe = describe
         self.name = describe().name
         self.object: Object = {"kind": "Node", "apiVersion": "v1", "metadata": {"name": self.name, "uid": self.name}}
         self.registered = asyncio.Event()
+        self._on_renewed = on_renewed
         self._told_at = 0.0
         self._changed = asyncio.Event()
 
@@ -58,6 +66,11 @@ class NodeKeeper:
             group.create_task(informer.run())
             group.create_task(self._renew())
             group.create_task(self._keep())
+
+    @property
+    def self_fencing(self) -> float | None:
+        """What the Node promises of itself: how many seconds it goes on without the control plane."""
+        return seconds_of(objects.annotations(self.object).get(SELF_FENCING))
 
     def look(self) -> None:
         """Something about the node has changed: tell soon."""
@@ -141,7 +154,8 @@ class NodeKeeper:
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(RENEW_SECONDS)
+            promised = self.self_fencing
+            await asyncio.sleep(RENEW_SECONDS if promised is None else min(RENEW_SECONDS, promised / 4))
             try:
                 await self._renew_once()
             except (ApiError, OSError, TimeoutError) as error:
@@ -150,9 +164,11 @@ class NodeKeeper:
     async def _renew_once(self) -> None:
         lease = lease_object(self.name, objects.uid(self.object), self._environment.now())
         patch = {"spec": lease["spec"]}
+        sent = self._environment.monotonic()
         try:
             await self._client.patch(LEASES, self.name, patch, LEASE_NAMESPACE, type="merge")
         except ApiError as error:
             if error.code != 404:
                 raise
             await self._client.create(LEASES, lease, LEASE_NAMESPACE)
+        self._on_renewed(self.name, sent)

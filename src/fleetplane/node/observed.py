@@ -66,6 +66,16 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Promotion:
+    """A frozen pod that the node let go on: after which pod (uid), and when, by the node's monotonic clock."""
+
+    after: str
+    ended: float = 0.0
+    milliseconds: int | None = None
+    """How long it took; None until its containers run, or when the agent was restarted meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
 class PodNotes:
     """What the node remembers of one pod."""
 
@@ -79,6 +89,7 @@ class PodNotes:
     sandbox_down: bool = False
     """The sandbox was taken down on purpose and is not to be made again."""
     failure: Failure | None = None
+    promotion: Promotion | None = None
     stopping_since: datetime | None = None
     released: bool = False
     """Nothing of it is left on the node."""
@@ -146,6 +157,8 @@ def notes_to_json(notes: PodNotes) -> dict[str, Any]:
         kept["startedAt"] = notes.started_at.isoformat()
     if notes.failure is not None:
         kept["failure"] = {"reason": notes.failure.reason, "message": notes.failure.message}
+    if notes.promotion is not None:
+        kept["promotion"] = {"after": notes.promotion.after, "milliseconds": notes.promotion.milliseconds}
     kept["containers"] = {
         name: {
             "nextAttempt": one.next_attempt,
@@ -164,13 +177,14 @@ def notes_to_json(notes: PodNotes) -> dict[str, Any]:
 
 def notes_from_json(data: Mapping[str, Any]) -> PodNotes:
     """The notes as they were written; unknown or missing parts read as never noted."""
-    failure = data.get("failure")
+    failure, promotion = data.get("failure"), data.get("promotion")
     return PodNotes(
         started_at=_moment(data.get("startedAt")),
         sandbox_attempts=int(data.get("sandboxAttempts") or 0),
         sandbox_down=bool(data.get("sandboxDown")),
         released=bool(data.get("released")),
         failure=Failure(str(failure["reason"]), str(failure["message"])) if failure else None,
+        promotion=Promotion(str(promotion["after"]), 0.0, promotion.get("milliseconds")) if promotion else None,
         containers={
             str(name): ContainerNotes(
                 container_id=str(one.get("containerId") or ""),

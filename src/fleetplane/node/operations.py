@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fleetplane.model.environment import timestamp
 from fleetplane.model.objects import Object
+from fleetplane.node import reservation
 from fleetplane.node.actions import PauseContainer, StopContainer, UpdateResources
 from fleetplane.node.building import ConfigFailure
 from fleetplane.node.hooks import HookFailure
@@ -160,7 +161,11 @@ class PodOperations:
         except RuntimeFailure as error:
             await self._start_failed(container, container_id, error)
             return
+        if pod.paused and self._worker.notes.promotion is None:
+            # At once, so that what should be frozen runs for as short a moment as the runtime allows.
+            await self._quietly(runtime.pause_container(container_id))
         state = await self._started(created)
+        await self._reserve(container, state)
         self._worker.begun(container, container_id, attempt)
         if state.phase == "exited":
             await self._note_exit(state)
@@ -171,6 +176,19 @@ class PodOperations:
             text = f"The limits of container {container.name} are not enforced: {self._worker.around.unenforced}"
             self._worker.say("LimitsNotEnforced", text, warning=True, container=container)
         await self._post_start(container, container_id)
+
+    async def _reserve(self, container: ContainerView, state: ContainerState) -> None:
+        """Keep for its processes what the pod asks for, and say what could not be."""
+        text = self._worker.pod.annotations.get(reservation.RESERVATION)
+        if not text or state.pid <= 0:
+            return
+        try:
+            problems = await asyncio.to_thread(reservation.apply, reservation.read(text), state.pid)
+        except reservation.ReservationError as error:
+            problems = [str(error)]
+        if problems:
+            text = f"Not reserved for container {container.name}: {'; '.join(problems)}"
+            self._worker.say("ReservationNotApplied", text, warning=True, container=container)
 
     async def _started(self, created: ContainerState) -> ContainerState:
         """The state of a container that has just been started; a guess, soon corrected, where nobody answers."""
@@ -345,6 +363,10 @@ class PodOperations:
             )
             await asyncio.sleep(RETRY_SECONDS)
         await self._look_at(action.id)
+        promotion = self._worker.notes.promotion
+        if action.resume and promotion is not None and promotion.ended and promotion.milliseconds is None:
+            took = round((self._worker.around.environment.monotonic() - promotion.ended) * 1000)
+            self._worker.notes = replace(self._worker.notes, promotion=replace(promotion, milliseconds=took))
 
     async def release(self, *, forget: bool) -> None:
         runtime = self._worker.around.runtime

@@ -258,9 +258,10 @@ class _Planner:
             self.actions.append(NoteBackoff(container.name, notes.next_attempt, message, image=True))
 
     def _pause(self, state: ContainerState) -> None:
-        if self.pod.paused and state.phase == "running":
+        frozen = self.pod.paused and self.notes.promotion is None
+        if frozen and state.phase == "running":
             self.actions.append(PauseContainer(state.name, state.id))
-        elif not self.pod.paused and state.phase == "paused":
+        elif not frozen and state.phase == "paused":
             self.actions.append(PauseContainer(state.name, state.id, resume=True))
 
     def _resize(self, container: ContainerView, state: ContainerState, notes: ContainerNotes) -> None:

@@ -23,6 +23,8 @@ from fleetplane.node.runtime import ContainerState
 
 CREATING: Final = "ContainerCreating"
 INITIALIZING: Final = "PodInitializing"
+PROMOTED: Final = "node.fleetplane.io/Promoted"
+"""Condition: the node let a frozen pod go on because the active one had ended (see ``succession``)."""
 OWN_CONDITIONS: Final = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 
 
@@ -261,6 +263,10 @@ def _conditions(
     ]
     if notes.failure is not None and notes.failure.reason in {"Evicted", "Terminated", "NodeShutdown"}:
         facts.append(("DisruptionTarget", (True, "TerminationByKubelet", notes.failure.message)))
+    if notes.promotion is not None:
+        took = notes.promotion.milliseconds
+        text = "" if took is None else f"It took over {took} ms after the active pod had ended."
+        facts.append((PROMOTED, (True, "ActiveEnded", text)))
     generation = objects.generation(pod.object)
     before = {c.get("type"): c for c in previous.get("conditions") or []}
     return [_condition(name, fact, before.get(name), generation, now) for name, fact in facts]

@@ -330,7 +330,7 @@ class PodmanRuntime:
                     state = await self._ended_state(await self._inspect(state.id), sandbox_id)
                 except NotThere:
                     continue
-            elif state.phase == "running":
+            elif state.phase in {"running", "paused"}:
                 if self._exits.ended(state.id, state.pid):
                     state = await self._ended_state(await self._settled(state.id), sandbox_id)
                 else:
@@ -354,7 +354,7 @@ class PodmanRuntime:
         state = inspected_state(entry, sandbox_id)
         if state.phase == "exited":
             return await self._ended_state(entry, sandbox_id)
-        if state.phase == "running":
+        if state.phase in {"running", "paused"}:
             if self._exits.ended(state.id, state.pid):
                 return await self._ended_state(await self._settled(container_id), sandbox_id)
             self._exits.watch(state.id, state.pid, state.pod_uid)

@@ -1,0 +1,122 @@
+"""Self-fencing: a node that cannot renew its lease stops what must not run twice, before somebody else may start it.
+
+The control plane starts a successor elsewhere only when a node has been silent for longer than the node promised to keep
+its pods without it. The promise is the annotation ``node.fleetplane.io/self-fencing-seconds``: on a Node it concerns the
+thawed pods that belong to a group (``node.fleetplane.io/group``: of a group at most one may be active), on a pod it
+concerns that pod. The time counts from the moment the last renewal that succeeded was *sent*, so it is over here before it
+is over anywhere else. Whoever is stopped for this reason stays stopped, also when the control plane returns.
+
+When the agent starts, the time of the last renewal is read back from a file on volatile storage: an agent that was away
+for too long stops its pods before anything else. While there is no agent at all, nobody fences.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from fleetplane.model.environment import Environment
+from fleetplane.node.files import read_json, write_private
+from fleetplane.node.observed import Failure
+from fleetplane.node.pod import PodView
+from fleetplane.node.worker import PodWorker
+
+SELF_FENCING: Final = "node.fleetplane.io/self-fencing-seconds"
+GROUP: Final = "node.fleetplane.io/group"
+KILL_SECONDS: Final = 2.0
+"""How long before its time is over a pod is killed: killing takes a moment too."""
+LOOK_SECONDS: Final = 0.5
+REASON: Final = "SelfFenced"
+
+_log = logging.getLogger(__name__)
+
+
+def seconds_of(text: str | None) -> float | None:
+    """A promise as it is written; None for none. One that cannot be read is none: nobody may rely on it either."""
+    try:
+        found = float(text) if text else 0.0
+    except ValueError:
+        return None
+    return found if 0 < found < float("inf") else None
+
+
+def is_thawed(worker: PodWorker) -> bool:
+    return not worker.pod.paused or worker.notes.promotion is not None
+
+
+class SelfFencing:
+    """For the pods of one node, or of a fleet's. ``promise`` answers what a node (by name) has promised."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        workers: Callable[[], Iterable[PodWorker]],
+        promise: Callable[[str], float | None],
+        memory: Path | None = None,
+    ) -> None:
+        self._environment = environment
+        self._workers = workers
+        self._promise = promise
+        self._memory = memory
+        self._remembered: float | None = None
+        self._renewed: dict[str, float] = {}
+        self._began = environment.monotonic()
+
+    def recall(self, node: str) -> None:
+        """What an earlier agent of this machine knew."""
+        kept = (read_json(self._memory) if self._memory is not None else None) or {}
+        if isinstance(kept.get("renewed"), float) and isinstance(kept.get("seconds"), float):
+            self._remembered, self._renewed[node] = kept["seconds"], kept["renewed"]
+
+    def renewed(self, node: str, sent: float) -> None:
+        """A renewal sent at this monotonic time has succeeded."""
+        self._renewed[node] = max(sent, self._renewed.get(node, sent))
+        promised = self._promise(node)
+        if promised is not None and self._memory is not None:
+            try:
+                write_private(self._memory, orjson.dumps({"renewed": sent, "seconds": promised}))
+            except OSError as error:
+                _log.warning("the time of the last renewal is not kept: %s", error)
+        self._remembered = promised
+
+    def is_fresh(self, worker: PodWorker) -> bool:
+        """Whether the control plane cannot have given up on this pod's node yet."""
+        seconds = self._seconds(worker.pod)
+        return seconds is None or self._left(worker.pod, seconds) > 0
+
+    def _seconds(self, pod: PodView) -> float | None:
+        own = seconds_of(pod.annotations.get(SELF_FENCING))
+        node = str(pod.spec.get("nodeName") or "")
+        promised = (self._promise(node) or self._remembered) if GROUP in pod.annotations else None
+        known = [one for one in (own, promised) if one is not None]
+        return min(known) if known else None
+
+    def _left(self, pod: PodView, seconds: float) -> float:
+        """Seconds until the pod must be killed."""
+        last = self._renewed.get(str(pod.spec.get("nodeName") or ""), self._began)
+        return last + seconds - min(KILL_SECONDS, seconds / 4) - self._environment.monotonic()
+
+    def look(self) -> None:
+        """Kill what is overdue."""
+        for worker in list(self._workers()):
+            pod = worker.pod
+            if GROUP not in pod.annotations and SELF_FENCING not in pod.annotations:
+                continue
+            seconds = self._seconds(pod)
+            if seconds is None or self._left(pod, seconds) > 0 or worker.notes.failure is not None:
+                continue
+            if is_thawed(worker):
+                text = f"The node could not renew its lease for {seconds:g} seconds and stopped the pod"
+                worker.say(REASON, text, warning=True)
+                worker.fail(Failure(REASON, text, grace_seconds=0))
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self.look()
+            await asyncio.sleep(LOOK_SECONDS)
