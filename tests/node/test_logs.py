@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.node.made import NOW
 
-from fleetplane.node.podman.logs import parse_line, read_log
+from fleetplane.node.log_files import parse_line, read_log
 from fleetplane.node.runtime import LogOptions
 
 

@@ -1,7 +1,7 @@
 """Containers on Podman, through the API of its service.
 
 Reading order: ``host`` (what this machine can do), ``service`` (Podman's API process), ``api`` (requests over its
-socket), ``spec`` (our words into Podman's), ``states`` (Podman's into ours), ``logs``, ``session``, ``runtime``.
+socket), ``spec`` (our words into Podman's), ``states`` (Podman's into ours), ``session``, ``runtime``.
 """
 
 from fleetplane.node.podman.host import HostFacts, look_at_host

@@ -22,17 +22,18 @@ from typing import Any, Final
 
 from fleetplane.model.environment import Environment
 from fleetplane.node.cgroups import read_usage, set_limits
+from fleetplane.node.exits import ExitWatch
+from fleetplane.node.log_files import read_log
+from fleetplane.node.moments import EPOCH, moment
 from fleetplane.node.network import PodNetwork
 from fleetplane.node.oom import was_killed
 from fleetplane.node.podman.api import PodmanApi
-from fleetplane.node.podman.exits import ExitWatch
 from fleetplane.node.podman.host import HostFacts
 from fleetplane.node.podman.images import PodmanImages
-from fleetplane.node.podman.logs import read_log
 from fleetplane.node.podman.service import PodmanService, ServiceFailure
 from fleetplane.node.podman.session import PodmanSession
 from fleetplane.node.podman.spec import container_spec, pod_spec
-from fleetplane.node.podman.states import EPOCH, inspected_state, listed_state, moment
+from fleetplane.node.podman.states import inspected_state, listed_state
 from fleetplane.node.runtime import (
     ContainerSpec,
     ContainerState,

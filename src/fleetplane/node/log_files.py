@@ -15,7 +15,7 @@ from os import fstat
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from fleetplane.node.podman.states import moment
+from fleetplane.node.moments import moment
 from fleetplane.node.runtime import LogLine, LogOptions
 
 POLL_SECONDS: Final = 0.1
