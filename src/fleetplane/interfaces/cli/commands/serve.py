@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from fleetplane.interfaces.cli.command import Command, debug_option, plain_command
+from fleetplane.interfaces.cli.errors import UsageError
 
 
 def _setting(name: str, help_text: str, **more: Any) -> click.Option:
@@ -66,17 +67,31 @@ server = Command(
 )
 
 
-@plain_command(examples=("fleetplane demo", "fleetplane demo --keep --runtime simulated"))
-@click.option("--runtime", default="auto", show_default=True, help="What runs pods: auto, podman or simulated.")
-@click.option("--keep", is_flag=True, help="Leave the plane running at the end.")
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where the plane lives [default: a temporary folder]."
+@plain_command(
+    examples=(
+        "fleetplane demo",
+        "fleetplane demo --keep",
+        "fleetplane demo --stop",
+        "fleetplane demo --runtime simulated --output json",
+    )
 )
-def demo(runtime: str, keep: bool, data_dir: Path | None) -> None:
+@click.option("--runtime", default="auto", show_default=True, help="What runs pods: auto, podman or simulated.")
+@click.option("--keep", is_flag=True, help="Leave the plane running at the end, in .fleetplane-demo.")
+@click.option("--stop", is_flag=True, help="Remove a demo that was kept, with everything it started.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder to use instead.")
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print."
+)
+def demo(runtime: str, keep: bool, stop: bool, data_dir: Path | None, output: str) -> None:
     """Take a tour on a throw-away plane.
 
-    Progress on screen, a summary at the end, non-zero on any failure.
+    Progress on screen; at the end what was real, what was simulated, and how long each step took. Non-zero on any failure.
     """
-    from fleetplane.interfaces.cli.demo import run_demo
+    from fleetplane.interfaces.cli.demonstration.tour import run_demo, stop_demo
 
-    run_demo(runtime, keep, data_dir)
+    if runtime not in {"auto", "podman", "simulated"}:
+        raise UsageError(f"--runtime must be auto, podman or simulated, not {runtime!r}")
+    if stop:
+        stop_demo(data_dir)
+        return
+    run_demo(runtime, keep, data_dir, output)

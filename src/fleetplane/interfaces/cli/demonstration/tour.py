@@ -1,0 +1,169 @@
+"""All steps in order, on one plane, from an empty folder to nothing left (or, with ``keep``, to a plane that goes on)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from fleetplane.client.kubeconfig import ConfigError
+from fleetplane.interfaces.cli.demo_image import import_demo_image
+from fleetplane.interfaces.cli.demonstration import crash, peerpods, vclusters, vehicles
+from fleetplane.interfaces.cli.demonstration.containers import Containers
+from fleetplane.interfaces.cli.demonstration.place import KEPT, Place
+from fleetplane.interfaces.cli.demonstration.screen import Screen
+from fleetplane.interfaces.cli.demonstration.stage import Stage
+from fleetplane.interfaces.cli.demonstration.steps import Done, Outcome, Say, Step, StepFailed
+from fleetplane.interfaces.cli.demonstration.summary import Summary
+from fleetplane.interfaces.cli.errors import CommandError
+from fleetplane.interfaces.cli.logs import configure_logging
+from fleetplane.model.errors import ApiError
+from fleetplane.node.processes import CommandFailure
+from fleetplane.node.runtime import RuntimeFailure
+
+STEP_SECONDS: Final = 60.0
+
+
+async def _ready(stage: Stage, say: Say) -> Outcome:
+    took = await stage.start_plane()
+    return Outcome(took, "ready, from an empty folder", "process, TLS, SQLite")
+
+
+STEPS: Final = (
+    Step("ready", "A plane starts", "fleetplane up --data-dir {place}/plane", _ready),
+    Step(
+        "refused",
+        "The camera as a privileged container",
+        "fleetplane apply -f {place}/camera-refused.yaml",
+        vehicles.refused,
+    ),
+    Step("camera", "The camera, mended", "fleetplane apply -f {place}/camera.yaml --wait", vehicles.runs),
+    Step(
+        "switchover",
+        "The active brake monitor dies",
+        "fleetplane delete pod -n system-application brake-monitor-a --grace-period=1",
+        vehicles.switched,
+    ),
+    Step("crash", "The plane is killed and comes back", "kill -9 {plane_pid}; fleetplane up {up}", crash.survived),
+    Step(
+        "vclusters",
+        "A hundred virtual clusters",
+        "fleetplane apply -f {place}/vclusters.yaml --wait",
+        vclusters.created,
+    ),
+    Step(
+        "deployed",
+        "A Deployment in one of them",
+        f"fleetplane --kubeconfig {{place}}/{vclusters.CHOSEN}.kubeconfig apply -f {{place}}/hello.yaml --wait",
+        vclusters.deployed,
+    ),
+    Step(
+        "peerpods",
+        "A limit of ten peer pods",
+        "fleetplane apply -f {place}/peerpods.yaml",
+        peerpods.spread,
+    ),
+)
+
+
+def run_demo(runtime: str, keep: bool, data_dir: Path | None, output: str) -> None:
+    """Run the tour. Raises CommandError with the sentence that says which step failed."""
+    configure_logging("error")
+    root = data_dir or (KEPT if keep else Path(tempfile.mkdtemp(prefix="fleetplane-demo-")))
+    place = Place(root)
+    screen = Screen(STEPS, as_json=output == "json")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(place, runtime, keep, screen))
+
+
+def stop_demo(data_dir: Path | None) -> None:
+    """Remove a demo that was kept, with everything it started. Raises CommandError when there is none."""
+    place = Place(data_dir or KEPT)
+    if not place.plane.exists():
+        raise CommandError(f"there is no demo in {place.root}; name its folder with --data-dir")
+    try:
+        asyncio.run(place.remove())
+    except RuntimeFailure as error:
+        raise CommandError(f"not everything could be removed: {error.message}") from None
+
+
+async def _run(place: Place, runtime: str, keep: bool, screen: Screen) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    containers, why = await _containers(place, runtime)
+    place.prepare(vehicles.camera_device(), vclusters.NAMES)
+    stage = Stage(place, containers, why)
+    started = time.perf_counter()
+    done: list[Done] = []
+    failure = ""
+    try:
+        with screen:
+            for step in STEPS:
+                done.append(Done(step, await _one(stage, step, screen)))
+    except StepFailed as error:
+        failure = str(error)
+    except BaseException:
+        await _end(stage)
+        raise
+    seconds = time.perf_counter() - started
+    if keep and (stage.plane is not None and not failure):
+        stage.let_go()
+        await stage.close_client()
+    else:
+        await _end(stage)
+    screen.finish(
+        Summary(tuple(done), failure, seconds, place, keep, stage.plane.pid if stage.plane else 0, stage.port)
+    )
+    if failure:
+        raise CommandError(f"the demo failed: {failure}")
+
+
+async def _end(stage: Stage) -> None:
+    await stage.stop()
+    with contextlib.suppress(RuntimeFailure):
+        await stage.place.remove()
+
+
+async def _one(stage: Stage, step: Step, screen: Screen) -> Outcome:
+    """One step, shown while it runs. Raises StepFailed."""
+    screen.begin(step)
+    try:
+        async with asyncio.timeout(STEP_SECONDS):
+            outcome = await step.run(stage, screen.say)
+    except TimeoutError:
+        said = f" ({screen.told})" if screen.told else ""
+        message = f"not done after {STEP_SECONDS:.0f} seconds{said}"
+        raise StepFailed(f"{step.title}: {message}; the plane's log is {stage.place.log}") from None
+    except (StepFailed, ApiError, CommandFailure, ConfigError) as error:
+        message = error.message if isinstance(error, ApiError) else str(error)
+        raise StepFailed(f"{step.title}: {message}") from None
+    except BaseExceptionGroup as group:
+        first = _first(group)
+        raise StepFailed(f"{step.title}: {first}") from None
+    screen.end(Done(step, outcome))
+    return outcome
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _containers(place: Place, wanted: str) -> tuple[Containers | None, str]:
+    """Real containers where they are possible; else none, and why."""
+    if wanted == "simulated":
+        return None, "containers are simulated, as asked with --runtime"
+    missing = await asyncio.to_thread(import_demo_image)
+    if missing is None:
+        return Containers(place.plane), ""
+    if wanted == "podman":
+        raise CommandError(f"the demo cannot run real containers: {missing}")
+    return None, f"containers are simulated: {missing}"
