@@ -14,66 +14,112 @@ from fleetplane.operators.vclusters.steps import Outcome
 TOKEN = "abcdef.0123456789abcdef"
 JOIN = f"kubeadm join 10.0.0.1:6443 --token {TOKEN} --discovery-token-ca-cert-hash sha256:{'a' * 64}\n"
 CONFIG = "apiVersion: v1\nkind: Config\n"
+KUBELET = "kind: KubeletConfiguration\n"
+LOCK = ("flock", "--nonblock", "--close", "--conflict-exit-code=75", "/run/vk8s.lock")
+BUSY = Outcome(75)
 
 
 @dataclass
 class FakeNodes:
-    """``fails`` decides, by (pod, command), whether a command fails now. ``inits`` counts kubeadm init for each pod."""
+    """``fails`` decides, by (pod, command), whether a command fails now. ``inits`` counts kubeadm init for each pod.
+
+    What is kept here is what is on the nodes' volumes; a pod that is replaced finds it again.
+    """
 
     fails: Callable[[str, str], bool] = lambda _pod, _command: False
     seconds: float = 0.0
     up: set[str] = field(default_factory=set)
     begun: set[str] = field(default_factory=set)
+    busy: set[str] = field(default_factory=set)
+    accounts: set[str] = field(default_factory=set)
     joined: set[str] = field(default_factory=set)
-    reserved: dict[str, str] = field(default_factory=dict)
+    configs: dict[str, str] = field(default_factory=dict)
     inits: Counter[str] = field(default_factory=Counter)
+    tokens: set[str] = field(default_factory=set)
     log: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     kubeflow_says: str = "True"
+    old_scripts: bool = False
+    last_used: str = ""
     password: bytes = b""
+    snapshots: dict[str, bytes] = field(default_factory=dict)
 
     async def run(
         self, namespace: str, pod: str, command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60.0
     ) -> Outcome:
         words = tuple(command)
-        self.log.append((pod, words))
+        is_locked = words[:5] == LOCK
+        words = words[5:] if is_locked else words
+        if is_locked and pod in self.busy:
+            return BUSY
         if self.seconds:
             await asyncio.sleep(self.seconds)
-        if self.fails(pod, words[0].removeprefix("./")):
+        if words[0] == "./init-kubernetes.sh" and self.seconds:
+            self.begin(pod)
+            await asyncio.sleep(30)
+        return self.execute(pod, words, stdin)
+
+    def begin(self, pod: str) -> None:
+        """kubeadm init has begun, and goes on whoever watches."""
+        self.begun.add(pod)
+        self.busy.add(pod)
+
+    def execute(self, pod: str, words: tuple[str, ...], stdin: bytes = b"") -> Outcome:
+        """One command, at once."""
+        self.log.append((pod, words))
+        name = words[0].removeprefix("./")
+        if self.fails(pod, name):
+            self.busy.discard(pod)
             return Outcome(1, "", "it does not work today")
         match words:
             case ("./init-kubernetes.sh", _, _):
                 assert pod not in self.up, "kubeadm init on a running control plane"
                 self.inits[pod] += 1
                 self.begun.add(pod)
-                if self.seconds:
-                    await asyncio.sleep(30)
                 self.up.add(pod)
+                self.busy.discard(pod)
+                self.configs.setdefault(pod, KUBELET)
             case ("./reset-kubernetes.sh",):
+                assert pod not in self.up, "a running control plane is reset"
                 self.begun.discard(pod)
+                self.accounts.discard(pod)
+                self.configs.pop(pod, None)
+            case ("test", "-e", "/etc/kubernetes/kubelet.conf"):
+                return Outcome(0 if pod in self.accounts else 1)
             case ("test", "-e", _):
                 return Outcome(0 if pod in self.begun else 1)
-            case ("kubectl", _, "get", "--raw=/livez"):
+            case ("kubectl", _, "get", "--raw=/livez" | "--raw=/readyz"):
                 return Outcome(0 if pod in self.up else 1)
-            case ("kubectl", _, "get", "node", name):
-                return Outcome(0 if name in self.joined else 1)
-            case ("kubectl", _, "delete", "node", name, *_):
-                self.joined.discard(name)
+            case ("kubectl", _, "get", "node", node, *path):
+                known = node in self.joined | self.up
+                return Outcome(0 if known else 1, "True" if path and known else "")
+            case ("kubectl", _, "delete", "node", node, *_):
+                self.joined.discard(node)
             case ("kubeadm", "token", "create", *_):
+                self.tokens.add(TOKEN.partition(".")[0])
                 return Outcome(0, JOIN)
+            case ("kubeadm", "token", "delete", token):
+                self.tokens.discard(token)
             case ("kubeadm", "join", *_):
                 wanted = orjson.loads(stdin)
                 assert wanted["discovery"]["bootstrapToken"]["token"] == TOKEN
+                assert pod not in self.accounts, "a node that has joined joins again"
+                self.accounts.add(pod)
+                self.configs.setdefault(pod, KUBELET)
                 self.joined.add(wanted["nodeRegistration"]["name"])
+            case ("cat", "/var/lib/kubelet/config.yaml"):
+                return Outcome(0, self.configs[pod]) if pod in self.configs else Outcome(1, "", "no such file")
             case ("cat", _):
                 return Outcome(0, CONFIG)
             case ("grep", *_):
-                return Outcome(0 if pod in self.reserved else 1)
+                return Outcome(1 if self.old_scripts else 0)
             case ("tee", *_):
-                self.reserved[pod] = stdin.decode()
+                self.configs[pod] = stdin.decode()
             case ("./install-kubeflow.sh", *_):
                 self.password = stdin
             case ("./check-running-state.sh",):
                 return Outcome(0, self.kubeflow_says)
+            case ("./last-used.sh",):
+                return Outcome(0 if self.last_used else 127, self.last_used)
         return Outcome(0)
 
     def count(self, name: str) -> int:

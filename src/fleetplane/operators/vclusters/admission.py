@@ -18,6 +18,7 @@ from fleetplane.model.admission import (
     AdmissionRequest,
     AdmissionRule,
     Decision,
+    Elsewhere,
     Reader,
     allowed,
     changed,
@@ -27,6 +28,7 @@ from fleetplane.model.builtin.types import NAMESPACES
 from fleetplane.model.errors import FieldError
 from fleetplane.model.objects import Object, finalizers, is_deleting, labels
 from fleetplane.model.quantity import Quantity
+from fleetplane.operators.vclusters.images import minor_of, skew_problem, upgrade_problem
 from fleetplane.operators.vclusters.kinds import (
     DEFAULT_POD_CIDR,
     DEFAULT_SERVICE_CIDR,
@@ -41,7 +43,6 @@ NODE_PORTS: Final = range(30000, 32768)
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _VERSION: Final = re.compile(r"v\d{1,3}\.\d{1,3}\.\d{1,3}")
 _EMAIL: Final = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,190}")
-_TAG: Final = re.compile(r"[:\-]v1\.(\d{2})(?!\d)")
 
 _PRIVATE: Final = tuple(
     map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
@@ -80,9 +81,19 @@ def problems(spec: Mapping[str, Any], name: str = "") -> Iterator[FieldError]:
     if pods and masters != 1:
         why = "exactly one node must have the role master; several control planes are not supported"
         yield FieldError.invalid("spec.nodes", masters, why)
+    if pods:
+        yield from _skew_problems(nodes)
     yield from _port_problems(spec, pods)
     yield from _network_problems(view.kubernetes.pod_network_cidr, view.kubernetes.service_cidr)
     yield from _kubeflow_problems(spec, pods, nodes)
+
+
+def _skew_problems(nodes: Sequence[Mapping[str, Any]]) -> Iterator[FieldError]:
+    master = next((str(node.get("image") or "") for node in nodes if node.get("role") == "master"), "")
+    for index, node in enumerate(nodes):
+        image = str(node.get("image") or "")
+        if node.get("role") == "worker" and (why := skew_problem(master, image)):
+            yield FieldError.invalid(f"spec.nodes[{index}].image", image, why)
 
 
 def _resource_problems(path: str, resources: Mapping[str, Any]) -> Iterator[FieldError]:
@@ -167,13 +178,6 @@ def _kubeflow_problems(spec: Mapping[str, Any], pods: bool, nodes: Sequence[Mapp
             yield FieldError.invalid(f"spec.nodes[{index}].image", node.get("image"), why)
 
 
-def minor_of(image: str) -> int | None:
-    """The Kubernetes minor version that a node image's tag tells; None when it tells none."""
-    last = image.rpartition("/")[2]
-    found = _TAG.search(last)
-    return int(found[1]) if found else None
-
-
 def warnings(spec: Mapping[str, Any], siblings: Sequence[Object] = ()) -> Iterator[str]:
     """What is allowed, but somebody should know."""
     kubernetes = spec.get("kubernetes") or {}
@@ -228,6 +232,8 @@ def _fixed(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[FieldErro
         yield FieldError.forbidden(
             "spec.mode", f"a cluster of mode {was} cannot become one of mode {now}; make a new one"
         )
+    if now == "pods" and was == now:
+        yield from _upgrade_problems(new, old)
     if now == "pods" and (new.get("kubernetes") or {}) != (old.get("kubernetes") or {}):
         yield FieldError.forbidden("spec.kubernetes", "the networks of a cluster are fixed when it is made")
     masters = [
@@ -235,6 +241,15 @@ def _fixed(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[FieldErro
     ]
     if now == "pods" and was == now and masters[0] != masters[1]:
         yield FieldError.forbidden("spec.nodes", "the master cannot be replaced; it holds the cluster's state")
+
+
+def _upgrade_problems(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[FieldError]:
+    """Only of nodes whose image changes."""
+    images = {str(node.get("name")): str(node.get("image") or "") for node in old.get("nodes") or ()}
+    for index, node in enumerate(new.get("nodes") or ()):
+        image, before = str(node.get("image") or ""), images.get(str(node.get("name")), "")
+        if before and image != before and (why := upgrade_problem(before, image)):
+            yield FieldError.invalid(f"spec.nodes[{index}].image", image, why)
 
 
 async def _fill(request: AdmissionRequest, _reader: Reader) -> Decision:
@@ -263,6 +278,11 @@ PLUGINS: Final = (
     AdmissionPlugin("fill.vclusters.fleetplane.io", "mutate", [AdmissionRule([Vk8s], ["CREATE"])], _fill),
     AdmissionPlugin("check.vclusters.fleetplane.io", "validate", [AdmissionRule([Vk8s])], _check),
     AdmissionPlugin(
-        "pods.vclusters.fleetplane.io", "mutate", [AdmissionRule(["pods"], ["CREATE"])], _keep_for_host, order=50
+        "pods.vclusters.fleetplane.io",
+        "mutate",
+        [AdmissionRule(["pods"], ["CREATE"])],
+        _keep_for_host,
+        order=50,
+        elsewhere=Elsewhere(served=False),  # logical clusters are our server's only
     ),
 )

@@ -51,7 +51,9 @@ class NodePod(View):
     """One virtual node: a pod that runs a whole machine's worth of Kubernetes."""
 
     name: str = field(doc="Name of its StatefulSet; the pod is <name>-0.", max_length=52)
-    image: str = field(default="", doc="The node image; see docs/vclusters.md for what it must contain.")
+    image: str = field(
+        default="", doc="The node image; see docs/vclusters-nodes.md for what it must contain.", max_length=1024
+    )
     role: str = field(doc="master or worker.")
     resources: ResourceRequirements = field(
         default_factory=dict, doc="Limits are what the node offers inside; requests are what the host keeps for it."
@@ -121,6 +123,8 @@ class StepRecord(View):
     pod: str = field(default="", doc="uid of the pod in which it was done.")
     generation: int = field(default=0, doc="Of the Vk8s when it was last tried.")
     error: str = field(default="", max_length=1024)
+    request: str = field(default="", doc="The restart request it answered.", max_length=256)
+    inputs: str = field(default="", doc="What it was done with: an image, a reservation.", max_length=1024)
 
 
 class VnodeStatus(View):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fleetplane.model.objects import Object
-from fleetplane.operators.vclusters.kinds import RESTARTED_AT, STOPPED, NodePod, Vk8s
+from fleetplane.operators.vclusters.kinds import RESTARTED_AT, NodePod, Vk8s
 
 GPU_TYPE: Final = "scale/node.gpu.type"
 STATIC_ADDRESS: Final = "cni.projectcalico.org/ipAddrs"
@@ -26,14 +26,17 @@ def pod_name(node: str) -> str:
     return f"{node}-0"
 
 
+def access_pod_name(cluster: str) -> str:
+    return f"{cluster}-access-pod"
+
+
 def claim_name(node: str) -> str:
     return f"{BACKUP}-{node}-0"
 
 
-def children(vcluster: Vk8s, addresses: Mapping[str, list[str]], *, awake: bool | None = None) -> list[Object]:
+def children(vcluster: Vk8s, addresses: Mapping[str, list[str]], *, awake: bool) -> list[Object]:
     """Everything but the access pod's Secret, which is made when there is a kubeconfig."""
-    running = STOPPED not in vcluster.annotations if awake is None else awake
-    made = [stateful_set(vcluster, node, addresses.get(node.name, []), running) for node in vcluster.spec.nodes]
+    made = [stateful_set(vcluster, node, addresses.get(node.name, []), awake) for node in vcluster.spec.nodes]
     if vcluster.spec.ports:
         made.append(_service(vcluster))
     if has_access_pod(vcluster):
@@ -97,7 +100,10 @@ def _pod_spec(vcluster: Vk8s, node: NodePod) -> Object:
         "imagePullPolicy": "Always",
         "securityContext": {"privileged": True},
         "env": env,
-        "lifecycle": {"postStart": {"exec": {"command": ["/bin/sh", "-c", "./post-start.sh"]}}},
+        "lifecycle": {
+            "postStart": {"exec": {"command": ["/bin/sh", "-c", "./post-start.sh"]}},
+            "preStop": {"exec": {"command": ["/bin/sh", "-c", "[ ! -x ./pre-stop.sh ] || ./pre-stop.sh"]}},
+        },
         "volumeMounts": [
             {"name": "lib-modules", "mountPath": "/lib/modules", "readOnly": True},
             {"name": "usr-src", "mountPath": "/usr/src", "readOnly": True},
@@ -145,7 +151,7 @@ def _service(vcluster: Vk8s) -> Object:
 
 
 def _access_pod(vcluster: Vk8s) -> Object:
-    name = f"{vcluster.name}-access-pod"
+    name = access_pod_name(vcluster.name)
     keys = ACCESS_KEYS.format(cluster=vcluster.name)
     return {
         "apiVersion": "v1",

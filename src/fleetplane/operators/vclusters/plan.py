@@ -11,15 +11,22 @@ Installing, Running, the first that holds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
+from fleetplane.operators.vclusters.images import minor_of
+
 MAX_ATTEMPTS: Final = 5
+MAX_ERROR: Final = 256
+"""Characters of an error that are kept: status stays small, whatever a node says."""
 CLUSTER: Final = ""
 """The node name under which steps of the whole cluster are kept."""
 
 NODE_INIT: Final = "NodeInit"
 CONTROL_PLANE: Final = "ControlPlaneInit"
+UPGRADED: Final = "Upgraded"
+ANSWERS: Final = "Answers"
+NODE_READY: Final = "NodeReady"
 UNTAINT: Final = "Untaint"
 LABEL: Final = "Label"
 JOINED: Final = "Joined"
@@ -31,6 +38,10 @@ KUBEFLOW_READY: Final = "KubeflowReady"
 RESERVED: Final = "Reserved"
 
 
+OF_A_POD: Final = frozenset({NODE_INIT, ANSWERS, NODE_READY})
+"""Steps that last as long as the pod; everything else is kept on the node's volume."""
+
+
 class Step(NamedTuple):
     """``node`` is empty for steps of the whole cluster, which run on the master."""
 
@@ -40,7 +51,10 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """How far a step is. ``state``: empty, Running, Retrying, Done or Failed; ``started`` is in seconds."""
+    """How far a step is. ``state``: empty, Running, Retrying, Done or Failed; ``started`` is in seconds.
+
+    ``generation`` and ``request`` tell which asking the last try answered; ``inputs`` what it was done with.
+    """
 
     state: str = ""
     attempt: int = 0
@@ -48,6 +62,8 @@ class Record:
     pod: str = ""
     generation: int = 0
     error: str = ""
+    request: str = ""
+    inputs: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +74,7 @@ class PodSeen:
     message: str = ""
     uid: str = ""
     host: str = ""
+    image: str = ""
     stale: bool = False
     """It runs what its StatefulSet no longer says."""
 
@@ -68,8 +85,12 @@ class PodSeen:
 
 @dataclass(frozen=True, slots=True)
 class NodeWanted:
+    """``reservation``: what its kubelet keeps back of its host; None while the host is not known."""
+
     name: str
     role: str
+    image: str = ""
+    reservation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +101,8 @@ class Wanted:
     nodes: tuple[NodeWanted, ...]
     kubeflow: bool = False
     generation: int = 1
+    request: str = ""
+    """Changes when somebody asks for a restart, which is also asking to try anew what has failed."""
     paused: bool = False
     network: bool = True
     deleting: bool = False
@@ -87,6 +110,10 @@ class Wanted:
     @property
     def master(self) -> str:
         return next((node.name for node in self.nodes if node.role == "master"), "")
+
+    def node(self, name: str) -> NodeWanted:
+        """The node of that name; the master for steps of the whole cluster."""
+        return next(node for node in self.nodes if node.name == (name or self.master))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +137,9 @@ class Decision:
 _FAILED: Final[Mapping[str, str]] = {
     NODE_INIT: "configuring {role} node {node}",
     CONTROL_PLANE: "initializing kubernetes",
+    UPGRADED: "configuring {role} node {node}",
+    ANSWERS: "initializing kubernetes",
+    NODE_READY: "configuring {role} node {node}",
     UNTAINT: "initializing kubernetes",
     LABEL: "initializing kubernetes",
     JOINED: "joining worker node {node} to kubernetes",
@@ -126,11 +156,11 @@ def chains(wanted: Wanted) -> Iterator[tuple[Step, ...]]:
     """The steps in order; the master's first, then what may go side by side once it is done."""
     master = wanted.master
     workers = [node.name for node in wanted.nodes if node.role == "worker"]
-    yield tuple(Step(name, master) for name in (NODE_INIT, CONTROL_PLANE, UNTAINT, LABEL))
+    yield tuple(Step(name, master) for name in (NODE_INIT, CONTROL_PLANE, UPGRADED, ANSWERS, UNTAINT, LABEL))
     yield (Step(KUBECONFIG),)
     for worker in workers:
-        yield Step(NODE_INIT, worker), Step(JOINED, worker), Step(RESERVED, worker)
-    settings = [Step(RESERVED, master), Step(MASQUERADE)]
+        yield tuple(Step(name, worker) for name in (NODE_INIT, JOINED, UPGRADED, NODE_READY, RESERVED))
+    settings = [Step(NODE_READY, master), Step(RESERVED, master), Step(MASQUERADE)]
     if workers:
         settings.append(Step(TAINT))
     if wanted.kubeflow:
@@ -139,26 +169,46 @@ def chains(wanted: Wanted) -> Iterator[tuple[Step, ...]]:
 
 
 def is_done(step: Step, wanted: Wanted, seen: Observed) -> bool:
-    """Node initialisation lasts as long as the pod; everything else is kept on the node's volume."""
+    """Whether nothing is left to do; an upgrade only where the pod's image brings another version than was installed."""
     record = seen.records.get(step, Record())
+    pod = seen.pods.get(step.node or wanted.master)
+    if step.name == UPGRADED:
+        there, brought = minor_of(installed_with(step.node, wanted, seen)), minor_of(pod.image if pod else "")
+        return there is None or brought is None or there == brought
     if record.state != "Done":
         return False
-    if step.name == NODE_INIT:
-        pod = seen.pods.get(step.node)
+    if step.name in OF_A_POD:
         return pod is None or record.pod == pod.uid
+    if step.name == RESERVED:
+        reservation = wanted.node(step.node).reservation
+        return reservation is None or record.inputs == reservation
     return True
+
+
+def installed_with(node: str, wanted: Wanted, seen: Observed) -> str:
+    """The image whose Kubernetes is on a node's volume; empty where nothing is yet."""
+    upgraded = seen.records.get(Step(UPGRADED, node), Record())
+    if upgraded.state == "Done":
+        return upgraded.inputs
+    base = seen.records.get(Step(CONTROL_PLANE if node == wanted.master else JOINED, node), Record())
+    return base.inputs if base.state == "Done" else ""
 
 
 def is_installed(wanted: Wanted, seen: Observed) -> bool:
     """Whether everything that outlives pods is done: what is missing now is a restart, not an installation."""
-    steps = [step for chain in chains(wanted) for step in chain if step.name != NODE_INIT]
+    steps = [step for chain in chains(wanted) for step in chain if step.name not in OF_A_POD | {UPGRADED}]
     return all(seen.records.get(step, Record()).state == "Done" for step in steps)
 
 
 def is_failed(step: Step, wanted: Wanted, seen: Observed) -> bool:
-    """For good, until the spec changes."""
+    """For good, until somebody changes the spec or asks for a restart."""
     record = seen.records.get(step, Record())
-    return record.state == "Failed" and record.generation == wanted.generation
+    return record.state == "Failed" and not is_asked_anew(record, wanted)
+
+
+def is_asked_anew(record: Record, wanted: Wanted) -> bool:
+    """Whether somebody has asked for something since the last try."""
+    return record.generation != wanted.generation or record.request != wanted.request
 
 
 def delay(record: Record) -> float:
@@ -175,25 +225,25 @@ def plan(wanted: Wanted, seen: Observed) -> Decision:
     pods = {node.name: seen.pods.get(node.name, PodSeen("Not Found")) for node in wanted.nodes}
     complete = all(is_done(step, wanted, seen) for chain in chains(wanted) for step in chain)
     ready, failed, left = _steps(wanted, seen, pods)
+    restart = _restart(wanted, seen, pods, complete)
     if failed is not None:
         role = next((node.role for node in wanted.nodes if node.name == failed.node), "master")
         why = _FAILED[failed.name].format(role=role, node=failed.node)
         steps = ready if wanted.network else ()
-        return Decision("Fail", f"error on {why}", steps, again=left)
-    restart = _restart(wanted, pods) if complete else ""
+        return Decision("Fail", f"error on {why}", steps, restart=restart, again=left)
     was_running = is_installed(wanted, seen)
     absent = [name for name, pod in pods.items() if not pod.runs]
-    if restart or (absent and was_running):
+    if (restart and complete) or (absent and was_running):
         return Decision("Restarting", "resume kubeflow", ready, restart=restart, again=left)
     if absent and not _is_begun(seen):
-        return Decision("Waiting", "creating node", again=left)
+        return Decision("Waiting", "creating node", restart=restart, again=left)
     if complete and not absent:
         return Decision("Running", "Running", again=left)
     if not wanted.network:
-        return Decision("Waiting Network Connection", "Connecting Network")
+        return Decision("Waiting Network Connection", "Connecting Network", restart=restart)
     if was_running:
-        return Decision("Restarting", "resume kubeflow", ready, again=left)
-    return Decision("Installing", _doing(wanted, seen), ready, again=left)
+        return Decision("Restarting", "resume kubeflow", ready, restart=restart, again=left)
+    return Decision("Installing", _doing(wanted, seen), ready, restart=restart, again=left)
 
 
 def _steps(
@@ -221,15 +271,32 @@ def _steps(
     return tuple(ready), failed, min(waits, default=None)
 
 
-def _restart(wanted: Wanted, pods: Mapping[str, PodSeen]) -> str:
-    """The next node to be replaced: workers one by one, the master last, and nobody while another is away."""
-    if not all(pod.runs for pod in pods.values()):
+def _restart(wanted: Wanted, seen: Observed, pods: Mapping[str, PodSeen], complete: bool) -> str:
+    """The next node whose pod is to be replaced by one as its StatefulSet now says.
+
+    At once where there is nothing to lose: it does not run, or nothing is on it yet. Otherwise one by one and only when
+    everything stands: workers first, the master last; or the master first where it brings a newer Kubernetes, because no
+    kubelet may be newer than its API server.
+    """
+    stale = [node for node in wanted.nodes if pods[node.name].stale]
+    for node in stale:
+        pod = pods[node.name]
+        if pod.status != "Terminating" and (not pod.runs or _is_empty(node, seen)):
+            return node.name
+    if not complete or not all(pod.runs for pod in pods.values()):
         return ""
-    for role in ("worker", "master"):
-        for node in wanted.nodes:
-            if node.role == role and pods[node.name].stale:
-                return node.name
-    return ""
+    master = wanted.node(wanted.master)
+    was, now = minor_of(pods[master.name].image), minor_of(master.image)
+    newer = was is not None and now is not None and now > was
+    ordered = sorted(stale, key=lambda node: (node.role == "master") != newer)
+    return ordered[0].name if ordered else ""
+
+
+def _is_empty(node: NodeWanted, seen: Observed) -> bool:
+    """Nothing is installed on it, and nothing is being installed."""
+    records = [record for step, record in seen.records.items() if step.node == node.name]
+    base = seen.records.get(Step(CONTROL_PLANE if node.role == "master" else JOINED, node.name), Record())
+    return base.state != "Done" and all(record.state != "Running" for record in records)
 
 
 def _is_begun(seen: Observed) -> bool:
@@ -247,17 +314,26 @@ def _doing(wanted: Wanted, seen: Observed) -> str:
     return "configuring master node"
 
 
-def started(record: Record, wanted: Wanted, now: float, pod: str) -> Record:
+def started(step: Step, record: Record, wanted: Wanted, now: float, pod: PodSeen) -> Record:
     """The record to write before a step begins."""
-    fresh = record.state not in {"Running", "Retrying"} or record.generation != wanted.generation
+    fresh = record.state not in {"Running", "Retrying"} or is_asked_anew(record, wanted)
     attempt = 1 if fresh else record.attempt + (record.state == "Retrying")
     begun = record.started if record.state == "Running" else now
-    return Record("Running", attempt, begun, pod, wanted.generation)
+    return Record(
+        "Running", attempt, begun, pod.uid, wanted.generation, "", wanted.request, inputs_of(step, wanted, pod)
+    )
+
+
+def inputs_of(step: Step, wanted: Wanted, pod: PodSeen) -> str:
+    """What a step is done with, where that decides later whether it is to be done again."""
+    if step.name == RESERVED:
+        return wanted.node(step.node).reservation or ""
+    return pod.image if step.name in {CONTROL_PLANE, JOINED, UPGRADED} else ""
 
 
 def ended(record: Record, error: str, now: float, *, permanent: bool = False) -> Record:
     """The record to write after it ended; ``error`` is empty when it went well."""
     if not error:
-        return Record("Done", record.attempt, record.started, record.pod, record.generation)
+        return replace(record, state="Done", error="")
     state = "Failed" if permanent or record.attempt >= MAX_ATTEMPTS else "Retrying"
-    return Record(state, record.attempt, now, record.pod, record.generation, error[:1024])
+    return replace(record, state=state, started=now, error=error[:MAX_ERROR])

@@ -4,26 +4,31 @@ The node image's contract (docs/vclusters.md) is a handful of scripts and ``kube
 are lists of words, never shell strings; secrets go in through stdin, never as words, and never come out in messages.
 
 ``kubeadm init`` is run at most once for a control plane: before it comes a look whether one is there or has begun, and
-one that has begun is waited for, because the command outlives whoever started it. Only a changed spec, which is somebody
-asking to try anew, resets a half-made control plane.
+one that has begun is waited for, because the command outlives whoever started it; a lock in the node tells whether it
+still runs. Only somebody asking anew, by a changed spec or a restart, resets a half-made control plane.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import orjson
 
+from fleetplane.model.errors import ApiError
 from fleetplane.operators.vclusters import plan
 from fleetplane.operators.vclusters.machines import pod_name
 from fleetplane.operators.vclusters.plan import Record, Step
 
 ADMIN_CONF: Final = "/etc/kubernetes/admin.conf"
 KUBELET_CONF: Final = "/var/lib/kubelet/config.yaml"
+KUBELET_ACCOUNT: Final = "/etc/kubernetes/kubelet.conf"
 INIT_SECONDS: Final = 1200.0
+READY_SECONDS: Final = 600.0
+KUBEFLOW_SECONDS: Final = 3600.0
 SHORT: Final = 60.0
 _JOIN: Final = re.compile(
     r"kubeadm join (?P<server>[A-Za-z0-9.\-\[\]:]{3,280}) +--token (?P<token>[a-z0-9]{6}\.[a-z0-9]{16})"
@@ -77,8 +82,8 @@ class Site:
     kubeflow_port: int = 0
     password: Callable[[], Awaitable[str]] | None = None
     save_kubeconfig: Callable[[str], Awaitable[None]] | None = None
-    reservations: Mapping[str, str] = field(default_factory=dict)
-    """By node: the text that makes its kubelet offer its limits and no more; absent where nothing is limited."""
+    reservations: Mapping[str, str | None] = field(default_factory=dict)
+    """By node: the text that makes its kubelet offer its limits and no more; empty where nothing is limited."""
 
 
 class Steps:
@@ -87,13 +92,24 @@ class Steps:
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
 
-    async def take(self, step: Step, site: Site, before: Record, now: float, generation: int) -> None:
-        """``before`` is the record as it was when the step was chosen: it tells of a try that was cut off."""
+    async def take(self, step: Step, site: Site, before: Record, now: float, *, anew: bool = False) -> None:
+        """``before`` is the record as it was when the step was chosen: it tells of a try that was cut off.
+
+        ``anew``: somebody has changed the cluster, or asked for a restart, since that try.
+        """
         match step.name:
             case plan.NODE_INIT:
                 await self._do(site, step.node, ["./init.sh"], timeout=300)
             case plan.CONTROL_PLANE:
-                await self._control_plane(site, before, now, generation)
+                await self._control_plane(site, before, now, anew)
+            case plan.UPGRADED:
+                role = "master" if step.node == site.master else "worker"
+                await self._exclusively(site, step.node, ["./upgrade-kubernetes.sh", role], timeout=INIT_SECONDS)
+            case plan.ANSWERS:
+                await self._until(self._answers(site), before, now, READY_SECONDS, "the API does not answer")
+            case plan.NODE_READY:
+                ready = self._node_is_ready(site, step.node)
+                await self._until(ready, before, now, READY_SECONDS, f"node {step.node} does not become ready")
             case plan.UNTAINT:
                 await self._untaint(site)
             case plan.LABEL:
@@ -101,7 +117,7 @@ class Steps:
             case plan.KUBECONFIG:
                 await self._kubeconfig(site)
             case plan.JOINED:
-                await self._join(site, step.node)
+                await self._join(site, step.node, before)
             case plan.RESERVED:
                 await self._reserve(site, step.node)
             case plan.MASQUERADE:
@@ -113,8 +129,8 @@ class Steps:
             case plan.KUBEFLOW:
                 await self._kubeflow(site)
             case plan.KUBEFLOW_READY:
-                if not await self._kubeflow_runs(site):
-                    raise StepPending(30)
+                runs = self._kubeflow_runs(site)
+                await self._until(runs, before, now, KUBEFLOW_SECONDS, "Kubeflow does not run", every=30)
             case unknown:
                 raise StepFailed(f"there is no step {unknown}", permanent=True)
 
@@ -125,22 +141,50 @@ class Steps:
         if found.code == 0:
             await self._run(site, site.master, [*_KUBECTL, "drain", pod_name(node), *flags], timeout=90)
             await self._kubectl(site, "delete", "node", pod_name(node), "--ignore-not-found", "--timeout=30s")
+        with suppress(ApiError, TimeoutError):  # so that its volume, if it is kept, brings no old member back
+            await self._run(site, node, ["./reset-kubernetes.sh"], timeout=120)
+
+    async def last_used(self, site: Site) -> float | None:
+        """When somebody last used the cluster's API, in seconds since the epoch; None where the image cannot tell."""
+        result = await self._run(site, site.master, ["./last-used.sh"])
+        text = result.stdout.strip()
+        return float(text) if result.code == 0 and text.isascii() and text.isdigit() and len(text) < 12 else None
 
     # -- one step each
 
-    async def _control_plane(self, site: Site, before: Record, now: float, generation: int) -> None:
+    async def _control_plane(self, site: Site, before: Record, now: float, anew: bool) -> None:
         if await self._is_up(site):
             return
         if await self._has_begun(site):
-            if before.state == "Running" or before.generation == generation:
-                if now - before.started > INIT_SECONDS:
+            if not (anew and before.state in {"Failed", "Retrying"}):
+                if before.state and now - before.started > INIT_SECONDS:
                     raise StepFailed("the control plane did not come up in time", permanent=True)
                 raise StepPending(5)
-            await self._do(site, site.master, ["./reset-kubernetes.sh"], timeout=300)
+            await self._exclusively(site, site.master, ["./reset-kubernetes.sh"], timeout=300)
         command = ["./init-kubernetes.sh", site.pod_cidr, site.service_cidr]
-        result = await self._run(site, site.master, command, timeout=INIT_SECONDS)
-        if result.code != 0 and not await self._is_up(site):
-            raise StepFailed(_told(command, result), permanent=True)
+        try:
+            await self._exclusively(site, site.master, command, timeout=INIT_SECONDS)
+        except StepFailed as failure:
+            if not await self._is_up(site):
+                raise StepFailed(str(failure), permanent=True) from None
+
+    async def _until(
+        self, look: Awaitable[bool], before: Record, now: float, limit: float, why: str, *, every: float = 2
+    ) -> None:
+        """Done if it is so; otherwise look again later, and fail when that has been too long."""
+        if await look:
+            return
+        if before.state == "Running" and now - before.started > limit:
+            raise StepFailed(f"{why} after {limit:.0f} seconds")
+        raise StepPending(every)
+
+    async def _answers(self, site: Site) -> bool:
+        return (await self._run(site, site.master, [*_KUBECTL, "get", "--raw=/readyz"])).code == 0
+
+    async def _node_is_ready(self, site: Site, node: str) -> bool:
+        path = "-o=jsonpath={.status.conditions[?(@.type=='Ready')].status}"
+        result = await self._run(site, site.master, [*_KUBECTL, "get", "node", pod_name(node), path])
+        return result.code == 0 and result.stdout.strip() == "True"
 
     async def _is_up(self, site: Site) -> bool:
         return (await self._run(site, site.master, [*_KUBECTL, "get", "--raw=/livez"])).code == 0
@@ -159,37 +203,43 @@ class Steps:
         if site.save_kubeconfig is not None and result.stdout.strip():
             await site.save_kubeconfig(result.stdout)
 
-    async def _join(self, site: Site, node: str) -> None:
-        found = await self._run(site, site.master, [*_KUBECTL, "get", "node", pod_name(node)])
-        if found.code == 0:
+    async def _join(self, site: Site, node: str, before: Record) -> None:
+        """A node has joined when the cluster knows it and it has its account; half of that is undone first."""
+        known = (await self._run(site, site.master, [*_KUBECTL, "get", "node", pod_name(node)])).code == 0
+        has_account = (await self._run(site, node, ["test", "-e", KUBELET_ACCOUNT])).code == 0
+        if known and has_account:
             return
+        if has_account or before.state:
+            await self._exclusively(site, node, ["./reset-kubernetes.sh"], timeout=120)
         made = await self._run(site, site.master, ["kubeadm", "token", "create", "--ttl=15m", "--print-join-command"])
         parsed = _JOIN.search(made.stdout)
         if made.code != 0 or parsed is None:
             raise StepFailed(f"kubeadm token create gave no join command (exit code {made.code})")
-        result = await self._run(
-            site,
-            node,
-            ["kubeadm", "join", "--config=/dev/stdin", "--skip-phases=preflight"],
-            stdin=join_configuration(parsed, pod_name(node), site.minor),
-            timeout=300,
-        )
-        token_id = parsed["token"].partition(".")[0]
-        await self._run(site, site.master, ["kubeadm", "token", "delete", token_id])
-        if result.code != 0:
-            raise StepFailed(f"kubeadm join on {node} ended with exit code {result.code}")
+        command = ["kubeadm", "join", "--config=/dev/stdin", "--skip-phases=preflight"]
+        wanted = join_configuration(parsed, pod_name(node), site.minor)
+        try:
+            await self._exclusively(site, node, command, stdin=wanted, timeout=300)
+        finally:
+            token_id = parsed["token"].partition(".")[0]
+            await self._run(site, site.master, ["kubeadm", "token", "delete", token_id])
 
     async def _reserve(self, site: Site, node: str) -> None:
-        text = site.reservations.get(node, "")
-        if not text:
-            return
-        found = await self._run(site, node, ["grep", "-q", "^systemReserved:", KUBELET_CONF])
-        if found.code != 0:
-            await self._do(site, node, ["tee", "-a", KUBELET_CONF], stdin=text.encode())
-        await self._do(site, node, ["systemctl", "restart", "kubelet"])
+        """Written anew, whatever was reserved before: the node may have come to another host."""
+        text = site.reservations.get(node)
+        if text is None:
+            raise StepPending(1)  # its host is not known yet
+        config = (await self._do(site, node, ["cat", KUBELET_CONF])).stdout
+        wanted = without_reservation(config) + text
+        if wanted != config:
+            await self._do(site, node, ["tee", KUBELET_CONF], stdin=wanted.encode())
+            await self._do(site, node, ["systemctl", "restart", "kubelet"])
         await self._do(site, node, ["systemctl", "is-active", "kubelet"])
 
     async def _kubeflow(self, site: Site) -> None:
+        script = ["grep", "-q", "vk8s-password-from-stdin", "./install-kubeflow.sh"]
+        if (await self._run(site, site.master, script)).code != 0:
+            why = "the node image's install-kubeflow.sh does not read the password from its input; take a newer image"
+            raise StepFailed(why, permanent=True)
         password = await site.password() if site.password is not None else ""
         command = [
             "./install-kubeflow.sh",
@@ -199,16 +249,28 @@ class Steps:
             site.kubeflow_email,
             "-",
         ]
-        await self._do(site, site.master, command, stdin=f"{password}\n".encode(), timeout=INIT_SECONDS)
+        given = f"{password}\n".encode()
+        await self._exclusively(site, site.master, command, stdin=given, timeout=KUBEFLOW_SECONDS)
 
     async def _kubeflow_runs(self, site: Site) -> bool:
         result = await self._do(site, site.master, ["./check-running-state.sh"])
-        return result.stdout.strip() != "False"
+        return result.stdout.strip() == "True"
 
     # -- how
 
     async def _kubectl(self, site: Site, *words: str) -> Outcome:
         return await self._do(site, site.master, [*_KUBECTL, *words])
+
+    async def _exclusively(
+        self, site: Site, node: str, command: Sequence[str], *, stdin: bytes = b"", timeout: float = SHORT
+    ) -> None:
+        """A command beside which no other such command runs on the node, not even one whose caller has died."""
+        held = ["flock", "--nonblock", "--close", f"--conflict-exit-code={_BUSY}", _LOCK]
+        result = await self._run(site, node, [*held, *command], stdin=stdin, timeout=timeout)
+        if result.code == _BUSY:
+            raise StepPending(5)
+        if result.code != 0:
+            raise StepFailed(_told(command, result))
 
     async def _do(
         self, site: Site, node: str, command: Sequence[str], *, stdin: bytes = b"", timeout: float = SHORT
@@ -226,6 +288,8 @@ class Steps:
         )
 
 
+_LOCK: Final = "/run/vk8s.lock"
+_BUSY: Final = 75
 _KUBECTL: Final = ("kubectl", f"--kubeconfig={ADMIN_CONF}")
 
 
@@ -270,14 +334,27 @@ def redacted(text: str) -> str:
     return re.sub(r"(?i)(pass(word)?|secret|token)([=: ]+)\S+", r"\1\3<hidden>", text)
 
 
-def reservation(cpu_milli: int, memory_bytes: int, cpu_limit_milli: int | None, memory_limit: int | None) -> str:
+def reservation(capacity: Mapping[str, int], limits: Mapping[str, int]) -> str:
     """What a kubelet has to keep back of its machine so that it offers the limits. Empty where nothing is limited.
 
-    Memory is rounded up to whole Mi, so that what is offered is never more than the limit.
+    Both in thousandths, by ``cpu``, ``memory`` and ``ephemeral-storage``. Bytes are rounded up to whole Mi, so that what
+    is offered is never more than the limit.
     """
     lines = []
-    if cpu_limit_milli is not None and cpu_milli > cpu_limit_milli:
-        lines.append(f'  cpu: "{cpu_milli - cpu_limit_milli}m"')
-    if memory_limit is not None and memory_bytes > memory_limit:
-        lines.append(f'  memory: "{-((memory_limit - memory_bytes) // (1 << 20))}Mi"')
-    return "\nsystemReserved:\n" + "\n".join(lines) + "\n" if lines else ""
+    for key in ("cpu", "memory", "ephemeral-storage"):
+        if key in capacity and key in limits and (kept := capacity[key] - limits[key]) > 0:
+            shown = f"{kept}m" if key == "cpu" else f"{-(-kept // (1000 << 20))}Mi"
+            lines.append(f'  {key}: "{shown}"\n')
+    return "systemReserved:\n" + "".join(lines) if lines else ""
+
+
+def without_reservation(config: str) -> str:
+    """A kubelet's configuration without its block ``systemReserved``, ending with a line's end."""
+    kept: list[str] = []
+    inside = False
+    for line in config.splitlines(keepends=True):
+        inside = line.startswith("systemReserved:") or (inside and line.startswith((" ", "\t")))
+        if not inside:
+            kept.append(line)
+    text = "".join(kept)
+    return text if not text or text.endswith("\n") else f"{text}\n"
