@@ -32,6 +32,8 @@ from fleetplane.store.protocol import StoreError
 log = logging.getLogger(__name__)
 
 CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
+_PROSE = frozenset({"description", "title"})
+_VALUES = frozenset({"default", "enum", "example", "x-kubernetes-validations"})
 ConverterFor = Callable[[str, Object], Converter | None]
 """From (cluster, definition) the conversion between its versions."""
 
@@ -126,7 +128,8 @@ def _serve_version(
     preferred: bool,
     terminating: bool,
 ) -> Served:
-    raw = (version.get("schema") or {}).get("openAPIV3Schema")
+    # Kept as text: most definitions are served for a long time before anything of their kind is written, if ever.
+    schema = orjson.dumps((version.get("schema") or {}).get("openAPIV3Schema"))
     sub = version.get("subresources") or {}
     api_version = f"{spec['group']}/{version['name']}"
     subresources: dict[str, tuple[str, str]] = {}
@@ -162,8 +165,8 @@ def _serve_version(
         ),
         verbs=ALL_VERBS,
         subresources=subresources,
-        raw_schema=lambda: raw,
-        make_schema=partial(_compile, raw),
+        raw_schema=partial(orjson.loads, schema),
+        make_schema=partial(_compile, schema),
         columns=custom_columns(version.get("additionalPrinterColumns")),
         custom=True,
         preferred=preferred,
@@ -174,8 +177,22 @@ def _serve_version(
     )
 
 
-def _compile(raw: Object | None) -> Schema:
-    return Schema.compile(raw or {"type": "object", "x-kubernetes-preserve-unknown-fields": True}, root=True)
+def _compile(schema: bytes) -> Schema:
+    raw = orjson.loads(schema) or {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return Schema.compile(_without_prose(raw), root=True)
+
+
+def _without_prose(raw: Any) -> Any:
+    """What is only for people makes up half of a schema, and no check looks at it. A field may be called ``description``."""
+    if isinstance(raw, list):
+        return [_without_prose(value) for value in raw]
+    if not isinstance(raw, dict):
+        return raw
+    return {
+        key: value if key in _VALUES else _without_prose(value)
+        for key, value in raw.items()
+        if not (key in _PROSE and type(value) is str)
+    }
 
 
 def _deprecation(version: Object, kind: str, api_version: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fleetplane.model.schema import Schema, SchemaSet
+from fleetplane.model.schema import Schema, SchemaSet, validate
 
 DEFINITIONS: dict[str, dict[str, Any]] = {
     "a.Tree": {
@@ -28,8 +28,8 @@ def test_a_type_may_hold_itself() -> None:
 
     assert items is tree
     assert tree.properties["first"] is tree
-    assert tree.accepts({"name": "a", "children": [{"first": {"children": []}}]})
-    assert not tree.accepts({"children": [{"first": {"name": 1}}]})
+    assert not validate(tree, {"name": "a", "children": [{"first": {"children": []}}]})
+    assert validate(tree, {"children": [{"first": {"name": 1}}]})
 
 
 def test_schemas_of_one_set_share_definitions() -> None:
@@ -84,8 +84,8 @@ def test_a_whole_resource_has_its_identity_implicitly() -> None:
 
     assert metadata.properties["finalizers"].list_type == "set"
     assert metadata.properties["ownerReferences"].list_map_keys == ("uid",)
-    assert schema.accepts({"apiVersion": "a/v1", "kind": "A", "metadata": {"name": "abc"}})
-    assert not schema.accepts({"metadata": {"name": "abcd"}})
+    assert not validate(schema, {"apiVersion": "a/v1", "kind": "A", "metadata": {"name": "abc"}})
+    assert validate(schema, {"metadata": {"name": "abcd"}})
 
 
 def test_types_with_null_are_plain_types() -> None:

@@ -28,6 +28,8 @@ Raw = Mapping[str, Any]
 
 _SCALARS: Final = frozenset({"string", "integer", "number", "boolean"})
 _MAX_REFERENCES: Final = 32
+_WORTH_COMPILING: Final = 32
+"""How many values must have been asked about before a check is compiled, which takes half a megabyte for a large kind."""
 
 
 class Schema:
@@ -35,6 +37,7 @@ class Schema:
 
     __slots__ = (
         "_accept",
+        "_asked",
         "_leads_to_map_lists",
         "_leads_to_rules",
         "_source",
@@ -119,6 +122,7 @@ class Schema:
     def __init__(self, source: Raw, schemas: SchemaSet, name: str = "") -> None:
         self._source = source
         self._accept: Accept | None = None
+        self._asked = 0
         self._leads_to_rules: bool | None = None
         self._leads_to_map_lists: bool | None = None
         self.schemas = schemas
@@ -153,6 +157,9 @@ class Schema:
     def accepts(self, value: Any) -> bool:
         """Whether the value is certainly valid. False only means that the walker must look; see ``accept``."""
         if self._accept is None:
+            self._asked += 1
+            if self._asked < _WORTH_COMPILING:
+                return False
             self._accept = acceptor(self)
         return self._accept(value)
 
