@@ -40,7 +40,7 @@ def crd_manifest(kind: type[Kind] | Versions, *, conversion: Object | None = Non
     }
     if conversion is not None:
         spec["conversion"] = conversion
-    annotations = {HOME_ANNOTATION: versions.hub.home}
+    annotations: dict[str, str] = {HOME_ANNOTATION: versions.hub.home}
     if unique := versions.hub.unique:
         annotations[UNIQUE_ANNOTATION] = json.dumps({field: list(paths) for field, paths in unique.items()})
     return {
