@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import errno
+import logging
 import os
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -52,6 +53,9 @@ from fleetplane.workloads.assembly import controllers
 if TYPE_CHECKING:
     from fleetplane.local_nodes import LocalNodes
 
+log = logging.getLogger(__name__)
+
+_ENDING_SECONDS = 10.0
 _WATCH_WINDOW = 4000
 """Changes kept in memory for watchers that come back; older ones are read from the store's log."""
 BOOTSTRAP_USER = UserInfo("system:apiserver", groups=(MASTERS_GROUP, "system:authenticated"))
@@ -110,11 +114,16 @@ class Background:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(self._group.create_task(work))
+        self._tasks.append(self._group.create_task(work, name=work.__qualname__))
 
-    def cancel(self) -> None:
+    async def end(self) -> None:
+        """Cancel them and wait; what does not end in time is told to the log, by the names of its tasks."""
         for task in self._tasks:
             task.cancel()
+        running = [task for task in self._tasks if not task.done()]
+        if running and (await asyncio.wait(running, timeout=_ENDING_SECONDS))[1]:
+            names = ", ".join(sorted(one.get_name() for one in asyncio.all_tasks()))
+            log.error("parts of the plane have not ended %g s after they were told to: %s", _ENDING_SECONDS, names)
 
 
 @asynccontextmanager
@@ -124,7 +133,7 @@ async def _background() -> AsyncIterator[Background]:
         try:
             yield background
         finally:
-            background.cancel()
+            await background.end()
 
 
 async def _accounts_exist(client: Client) -> None:

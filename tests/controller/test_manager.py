@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 import pytest
 
@@ -316,6 +316,45 @@ async def test_work_that_does_not_finish_is_cancelled_after_the_grace_period() -
 
 
 @virtually
+async def test_cancelling_ends_a_manager_whatever_a_reconcile_makes_of_it() -> None:
+    world = World()
+
+    async def fails_cleaning_up(request: Request) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise RuntimeError("clean-up failed") from None
+
+    async def ends_as_if_well(request: Request) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    world.manager.add(*(Controller(one.__name__, THINGS, one) for one in (fails_cleaning_up, ends_as_if_well)))
+    await world.client.create(THINGS, thing("a"), "n")
+    running = asyncio.ensure_future(world.manager.run())
+    await asyncio.sleep(1)
+
+    running.cancel()
+    await asyncio.wait([running], timeout=60)
+
+    assert running.cancelled()
+
+
+@virtually
+async def test_stopping_does_not_wait_for_what_was_never_seen() -> None:
+    world = World()
+    manager = Manager(world.client.over(Mute(world.server)), environment=world.environment, grace=1000)
+    manager.add(Controller("c", THINGS, world.record))
+    loop = asyncio.get_running_loop()
+
+    async with run(manager):
+        assert not manager.is_ready
+        stopped = loop.time()
+
+    assert loop.time() - stopped < 5
+
+
+@virtually
 async def test_what_a_controller_writes_it_reads_at_once() -> None:
     world = World()
     counts: list[int] = []
@@ -422,6 +461,20 @@ class Cable:
 
     async def close(self) -> None:
         await self.transport.close()
+
+
+class Mute(Cable):
+    """A transport whose streams never say anything."""
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, path: str, query: Pairs, headers: Pairs, body: bytes
+    ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
+        async def nothing() -> AsyncIterator[bytes]:
+            await asyncio.Event().wait()
+            yield b""
+
+        yield 200, nothing()
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -201,7 +201,8 @@ class Stage:
         """The manager is gone from one await to the next."""
         if self._running is not None:
             self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+            _, left = await asyncio.wait([self._running], timeout=60)
+            assert not left, "the manager did not end"
             self._running = None
 
     async def stop(self) -> None:
@@ -313,12 +314,13 @@ class Stage:
 
     async def quiet(self, seconds: float = 10.0) -> None:
         """Lets time pass until nothing but events is written for so long."""
-        while True:
+        for _ in range(360):
             before = self.write_count()
             await asyncio.sleep(seconds)
             self.check()
             if self.write_count() == before:
                 return
+        raise AssertionError(f"somebody writes for ever: {self.server.writes[-6:]}")
 
     def write_count(self) -> int:
         return sum(key.resource not in {"events", "leases"} for _, key in self.server.writes)

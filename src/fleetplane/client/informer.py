@@ -22,6 +22,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from fleetplane.client.backoff import Backoff
+from fleetplane.client.cancelling import end_if_cancelled
 from fleetplane.client.index import Index, IndexFunction
 from fleetplane.client.protocol import INITIAL_EVENTS_END, Client, EncodedEvent
 from fleetplane.client.snapshot import DecodedPool, ObjectKey, Snapshot, version_number, without_managed_fields
@@ -218,8 +219,10 @@ class Informer:
                 if self._environment.monotonic() - started >= 1.0:
                     continue  # it ended as watches do; one that ends at once is treated as a failure
             except ApiError as error:
+                end_if_cancelled()
                 self._note(error)
             except (TimeoutError, msgspec.DecodeError) as error:
+                end_if_cancelled()
                 self.last_error = str(error) or "the watch fell silent"
                 log.warning("%s: %s; trying again", self.resource.qualified, self.last_error)
             if self._environment.monotonic() - started > HEALTHY_SECONDS:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 
+from fleetplane.client.cancelling import end_if_cancelled
 from fleetplane.client.informer import Change, Informer
 from fleetplane.controller.controller import Controller, Request, Result, Watch
 from fleetplane.controller.errors import Permanent, QueueClosed
@@ -58,6 +59,7 @@ class Runner:
             for watch in controller.watches
         ]
         self._synced = asyncio.Event()
+        self._closed = asyncio.Event()
 
     @property
     def informers(self) -> list[Informer]:
@@ -82,12 +84,16 @@ class Runner:
         remove += [informer.add_handler(self._watch_handler(watch)) for watch, informer in self._watched]
         resync = asyncio.ensure_future(self._resync())
         try:
-            for informer in self.informers:
-                await informer.wait_synced()
+            if not await self._see_everything():
+                return
             self._synced.set()
             async with asyncio.TaskGroup() as group:
-                for number in range(controller.max_concurrent):
-                    group.create_task(self._work(), name=f"{controller.name} worker {number}")
+                names = (f"{controller.name} worker {number}" for number in range(controller.max_concurrent))
+                workers = [group.create_task(self._work(), name=name) for name in names]
+                try:
+                    await asyncio.wait(workers)
+                finally:
+                    self.queue.close()  # before the group waits for them: none may go back to an open queue
         finally:
             resync.cancel()
             self.queue.close()
@@ -96,7 +102,26 @@ class Runner:
 
     def close(self) -> None:
         """Finish what is being worked on and start nothing more; ``run`` returns when that is done."""
+        self._closed.set()
         self.queue.close()
+
+    async def _see_everything(self) -> bool:
+        """Wait until every informer has seen everything once; false when the runner is closed before that."""
+        closed = asyncio.ensure_future(self._closed.wait())
+        try:
+            for informer in self.informers:
+                if informer.has_synced:
+                    continue
+                synced = asyncio.ensure_future(informer.wait_synced())
+                try:
+                    await asyncio.wait([synced, closed], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    synced.cancel()
+                if closed.done():
+                    return False
+            return not self._closed.is_set()
+        finally:
+            closed.cancel()
 
     # -- what wakes an object
 
@@ -167,11 +192,10 @@ class Runner:
         except Permanent as error:
             await self._give_up(request, error)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
+            end_if_cancelled()
             self._try_again(request, error)  # something it awaited was cancelled, not we
         except Exception as error:
+            end_if_cancelled()
             if limit.expired():
                 self._metrics.timeouts.inc()
             self._try_again(request, error)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from fleetplane.client.cancelling import end_if_cancelled
 from fleetplane.client.protocol import Client
 from fleetplane.model import objects
 from fleetplane.model.builtin.types import PODS
@@ -102,6 +103,7 @@ class StatusReporter:
                 await self._send(worker)
                 failures = 0
             except (ApiError, OSError, TimeoutError) as error:
+                end_if_cancelled()
                 failures += 1
                 _log.info("status of pod %s not sent: %s; trying again", worker.pod.key, error)
                 self._waiting.setdefault(uid, worker)

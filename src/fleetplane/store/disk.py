@@ -27,6 +27,7 @@ Done = Callable[[OSError | None], None]
 """Called on the event loop when the disk has done it, or could not."""
 
 _CHECKPOINT_BYTES = 32 << 20
+_ENDING_SECONDS = 30.0
 
 
 class Disk:
@@ -66,7 +67,7 @@ class Disk:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.stop)
         if self._helper is not None:
-            await asyncio.to_thread(self._helper.wait)
+            await asyncio.to_thread(_end, self._helper)
 
     def _ask(self, command: bytes, done: Done) -> None:
         self._waiting[command] = done
@@ -126,6 +127,15 @@ def _start(path: Path, theirs: socket.socket) -> subprocess.Popen[bytes]:
         pass_fds=[theirs.fileno()],
         start_new_session=True,
     )
+
+
+def _end(helper: subprocess.Popen[bytes]) -> None:
+    """Wait for a helper that was hung up on. One that goes on has nobody to answer, so nothing is lost with it."""
+    try:
+        helper.wait(_ENDING_SECONDS)
+    except subprocess.TimeoutExpired:
+        helper.kill()
+        helper.wait()
 
 
 class _Thread:

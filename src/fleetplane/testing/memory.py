@@ -128,9 +128,9 @@ class MemoryServer:
     async def _follow(self, place: Place, query: dict[str, str]) -> AsyncIterator[bytes]:
         seen = int(query.get("resourceVersion") or self.revision)
         if query.get("sendInitialEvents") == "true":
+            seen = self.revision  # before the first is handed over: what changes meanwhile follows as a change
             for obj in self._selected(place, query):
                 yield _line("ADDED", obj)
-            seen = self.revision
             yield _line("BOOKMARK", _bookmark(seen, {INITIAL_EVENTS_END: "true"}))
         loop = asyncio.get_running_loop()
         end = loop.time() + float(query["timeoutSeconds"]) if "timeoutSeconds" in query else None
@@ -138,13 +138,14 @@ class MemoryServer:
             if seen < self.compacted:
                 yield _line("ERROR", expired("too old resource version").to_status())
                 return
+            changed = self._changed  # taken before looking, so that no change falls between looking and waiting
             for change in self._log[bisect_right(self._log, seen, key=_revision) :]:
                 seen = change.revision
                 if (line := _event(change, place, query)) is not None:
                     yield line
             try:
                 async with asyncio.timeout_at(end):
-                    await self._changed.wait()
+                    await changed.wait()
             except TimeoutError:
                 yield _line("BOOKMARK", _bookmark(self.revision, {}))
                 return

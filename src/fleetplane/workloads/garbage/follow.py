@@ -13,6 +13,7 @@ from contextlib import aclosing
 from typing import Final
 
 from fleetplane.client.backoff import Backoff
+from fleetplane.client.cancelling import end_if_cancelled
 from fleetplane.client.protocol import CLUSTER_ANNOTATION, ROOT, Client
 from fleetplane.model.environment import Environment
 from fleetplane.model.errors import ApiError
@@ -70,6 +71,7 @@ class Follower:
                 await self._watch()
                 failures = 0
             except ApiError as error:
+                end_if_cancelled()
                 if error.code in {404, 405}:
                     self._synced.set()
                     return

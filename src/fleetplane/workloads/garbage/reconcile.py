@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from fleetplane.client.cancelling import end_if_cancelled
 from fleetplane.client.discovery import discover
 from fleetplane.client.informer import Change, Informer
 from fleetplane.client.protocol import ROOT
@@ -90,8 +91,10 @@ class GarbageCollection:
         try:
             async with asyncio.TaskGroup() as group:
                 workers = [group.create_task(self._work(), name=f"garbage worker {n}") for n in range(WORKERS)]
-                await self._run(group)
-                self._queue.close()
+                try:
+                    await self._run(group)
+                finally:
+                    self._queue.close()  # before the group waits for the workers: none may go back to an open queue
                 for task in (*workers, *(one.task for one in self._followed.values())):
                     task.cancel()
         finally:
@@ -123,6 +126,7 @@ class GarbageCollection:
         try:
             wanted = await self._resources()
         except ApiError as error:
+            end_if_cancelled()
             log.warning("garbage collector: %s; asking again", error.message)
             return False
         for key in [key for key in self._followed if key not in wanted or self._followed[key].task.done()]:
