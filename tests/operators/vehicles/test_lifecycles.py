@@ -128,7 +128,9 @@ class World:
                 labels, owner = meta.get("labels") or {}, meta["labels"].get("fleetplane.io/owner-uid", "")
                 if labels.get("vehicles.fleetplane.io/role") not in {"active", "passive"}:
                     continue
-                thawed = meta["annotations"].get("node.fleetplane.io/paused") != "true"
+                worker = self.stage.fleet.engine.workers.get(meta["uid"])
+                promoted = worker is not None and worker.notes.promotion is not None
+                thawed = promoted or meta["annotations"].get("node.fleetplane.io/paused") != "true"
                 runs = any(one.phase == "running" for one in runtime._by_pod.get(meta["uid"], {}).values())
                 if thawed and runs:
                     active.setdefault(owner, []).append(meta["name"])

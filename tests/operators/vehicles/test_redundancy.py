@@ -15,7 +15,7 @@ from fleetplane.model.builtin.types import PODS
 from fleetplane.model.errors import ApiError
 from fleetplane.node.fleet import FleetSettings
 from fleetplane.node.simulated import Behaviour
-from fleetplane.operators.vehicles.redundancy import Decision, Seen, decide, policy_of
+from fleetplane.operators.vehicles.redundancy import Decision, Seen, decide, policy_of, successor_of
 from fleetplane.operators.vehicles.voting import read_output, vote
 
 FOREVER = FleetSettings(behaviour=Behaviour(run_for=float("inf")))
@@ -155,25 +155,57 @@ def test_policies_are_known_however_they_are_written() -> None:
 
 
 flags = st.booleans()
-pods = st.builds(Seen, st.just(""), st.sampled_from("abc"), st.just("1"), flags, flags, flags, flags, flags)
+pods = st.builds(
+    Seen, st.just(""), st.sampled_from("abc"), st.just("1"), *[flags] * 6, st.sampled_from(["", "n1", "n2"])
+)
 
 
 @given(
-    active=st.sampled_from(["", "a", "b", "z"]), seen=st.lists(pods, max_size=3, unique_by=lambda s: s.uid), safe=flags
+    active=st.sampled_from(["", "a", "b", "z"]),
+    seen=st.lists(pods, max_size=3, unique_by=lambda s: s.uid),
+    safe=flags,
+    successor=st.sampled_from(["", "b", "c", "z"]),
 )
-def test_no_step_can_make_a_second_active(active: str, seen: list[Seen], safe: bool) -> None:
-    step = decide(active, seen, gone_is_safe=safe)
+def test_no_step_can_make_a_second_active(active: str, seen: list[Seen], safe: bool, successor: str) -> None:
+    successor = "" if successor == active else successor
+    step = decide(active, seen, gone_is_safe=safe, successor=successor)
     assert isinstance(step, Decision)
     holder = next((one for one in seen if one.uid == active), None)
-    others_run = any(not one.paused and not one.stopped for one in seen if one.uid != active)
+    heir = next((one for one in seen if one.uid == successor), None)
+    taken_over = heir is not None and heir.promoted and not heir.stopped
+    others_run = any(one.runs for one in seen if one.uid != active and not (taken_over and one is heir))
     if step.claim is not None:
-        assert holder is None or holder.stopped
-        assert holder is not None or not active or safe
+        assert taken_over or holder is None or holder.stopped
+        assert taken_over or holder is not None or not active or safe
         assert not others_run
+        if heir is not None and not heir.stopped:
+            assert step.claim == successor, "its node may thaw the named successor at any moment"
+        if successor and heir is None:
+            assert safe
     if step.thaw is not None:
         assert step.thaw == active
         assert not others_run
     assert step.claim is None or step.thaw is None
+
+
+@given(
+    active=st.sampled_from(["", "a", "z"]),
+    seen=st.lists(pods, max_size=3, unique_by=lambda s: s.uid),
+    successor=st.sampled_from(["", "b", "c", "z"]),
+    safe=flags,
+)
+def test_a_successor_keeps_its_name_until_it_has_stopped(
+    active: str, seen: list[Seen], successor: str, safe: bool
+) -> None:
+    named = successor_of(active, seen, successor, gone_is_safe=safe)
+    heir = next((one for one in seen if one.uid == successor), None)
+    if heir is not None and not heir.stopped:
+        assert named == successor
+    if named and named != successor:
+        by_uid = {one.uid: one for one in seen}
+        assert by_uid[named].paused
+        assert by_uid[named].well
+        assert by_uid[named].node == by_uid[active].node != ""
 
 
 def test_votes_agree_within_the_tolerance_or_not_at_all() -> None:

@@ -16,6 +16,7 @@ from fleetplane.model.admission import (
     AdmissionRequest,
     AdmissionRule,
     Decision,
+    Elsewhere,
     Reader,
     allowed,
     denied,
@@ -186,5 +187,11 @@ PLUGINS: Final = (
         "applications.vehicles.fleetplane.io", "validate", [AdmissionRule([VehApplication])], _check_application
     ),
     AdmissionPlugin("devices.vehicles.fleetplane.io", "validate", [AdmissionRule([DevRes])], _check_device),
-    AdmissionPlugin("pods.vehicles.fleetplane.io", "validate", [AdmissionRule(["pods"], ["CREATE"])], _check_pod),
+    AdmissionPlugin(
+        "pods.vehicles.fleetplane.io",
+        "validate",
+        [AdmissionRule(["pods"], ["CREATE"])],
+        _check_pod,
+        elsewhere=Elsewhere(namespaces={"matchExpressions": [{"key": _APP_TYPE, "operator": "Exists"}]}),
+    ),
 )

@@ -91,7 +91,7 @@ class VehDeployments:
             return None
         if app.spec.state == "Stopped":
             gone = await context.delete_children()
-            await context.set_status({"phase": "Stopped", "instances": [], "active": "", "rule": ""})
+            await context.set_status({"phase": "Stopped", "instances": [], "active": "", "successor": "", "rule": ""})
             return None if gone else Result(requeue_after=1.0)
         known = self._platform.dependencies(context, app.spec.object)
         if known.missing:
@@ -275,7 +275,9 @@ class VehDeployments:
             if metadata(one)["name"] not in there:
                 await _create_frozen(context, one)
         seen = self._seen(context, there, wanted, active)
-        step = redundancy.decide(active, seen, gone_is_safe=self._gone_is_safe(context, live))
+        successor = str((live.get("status") or {}).get("successor") or "")
+        safe = self._gone_is_safe(context, live)
+        step = redundancy.decide(active, seen, gone_is_safe=safe, successor=successor)
         by_uid = {uid(one): one for one in pods}
         self._notice(app.uid, seen, active)
         for target in step.fence:
@@ -291,6 +293,13 @@ class VehDeployments:
             await _thaw(context, by_uid[step.thaw])
             await self._switched(context, app, first=not app.status.instances)
             return Result(requeue_after=0.0)
+        named = redundancy.successor_of(active, seen, successor, gone_is_safe=safe)
+        if named != successor:
+            await self._name(context, live, named)
+            return Result(requeue_after=0.0)
+        holder = next((one for one in seen if one.uid == active), None)
+        if named and holder is not None and holder.well:
+            await _bind(context, by_uid[active], named)
         await self._report_passive(context, app, wanted, there, active, seen)
         waits = any(one.failing and not one.stopped for one in seen) or (active and active not in by_uid)
         return Result(requeue_after=1.0) if waits else None
@@ -337,11 +346,18 @@ class VehDeployments:
 
     async def _claim(self, context: Context[VehDeployment], live: Object, pod: Object, *, first: bool) -> None:
         """Compare and swap: fails when anybody wrote the object since the decision was made on it."""
-        meta = metadata(live)
-        status: Object = {"active": uid(pod)}
+        status: Object = {"active": uid(pod), "successor": ""}
         if not first:
             status["switchovers"] = int((live.get("status") or {}).get("switchovers") or 0) + 1
             context.event("Switchover", f"{metadata(pod)['name']} takes over", warning=True)
+        await self._swap(context, live, status)
+
+    async def _name(self, context: Context[VehDeployment], live: Object, successor: str) -> None:
+        """Before the node is told: from now on nobody else is chosen."""
+        await self._swap(context, live, {"successor": successor})
+
+    async def _swap(self, context: Context[VehDeployment], live: Object, status: Object) -> None:
+        meta = metadata(live)
         guard = {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}
         context.object = await context.client.patch(
             VehDeployment, meta["name"], {"metadata": guard, "status": status}, meta["namespace"], subresource="status"
@@ -365,7 +381,7 @@ class VehDeployments:
         active: str,
         seen: Sequence[Seen],
     ) -> None:
-        instances, standbys, runs = [], 0, False
+        instances, standbys, runs, measured = [], 0, False, {}
         known = {one.uid: one for one in seen}
         for one in wanted:
             pod = there.get(metadata(one)["name"])
@@ -374,6 +390,8 @@ class VehDeployments:
             found = known[uid(pod)]
             role = "active" if uid(pod) == active else "passive"
             well = not (found.failing or found.stopped or found.deleting)
+            if role == "active" and (took := redundancy.switch_milliseconds(pod)) is not None:
+                measured = {"lastSwitchMs": took}
             if role == "active":
                 runs = well and not found.paused and plan.phase_of(pod) == "Running"
             standbys += role == "passive" and well
@@ -386,7 +404,13 @@ class VehDeployments:
         phase = "Running" if runs and standbys else "Degraded" if runs else "Starting" if not active else "Failed"
         message = f"{'one active' if runs else 'none active'}, {standbys} standing by"
         await context.set_status(
-            {"phase": phase, "criticality": app.spec.criticality or "QM", "rule": "", "instances": instances},
+            {
+                "phase": phase,
+                "criticality": app.spec.criticality or "QM",
+                "rule": "",
+                "instances": instances,
+                **measured,
+            },
             Condition(DEPENDENCIES_RESOLVED, True, "Resolved"),
             Condition(ADMITTED, True, "Admitted"),
             Condition(REDUNDANT, runs and standbys > 0, "StandingBy" if standbys else "NoStandby", message),
@@ -422,6 +446,8 @@ def pod_of(app: VehDeployment, planned: Planned, known: plan.Dependencies, profi
         },
         "spec": injected,
     }
+    if redundancy.policy_of(app.spec.deployment_policy) == PASSIVE:
+        made["metadata"]["annotations"][redundancy.GROUP] = app.uid
     made["metadata"]["annotations"][plan.DEPENDENCY_HASH] = plan.digest(_without_affinity(injected))
     return made
 
@@ -465,6 +491,21 @@ async def _create_frozen(context: Context[Any], pod: Object) -> None:
     except ApiError as error:
         if error.reason != "AlreadyExists":
             raise
+
+
+async def _bind(context: Context[Any], active: Object, successor: str) -> None:
+    """Tell the node who follows this pod. A pod that has changed since it was looked at is not told: it may have ended."""
+    if objects.annotations(active).get(redundancy.SUCCESSOR) == successor:
+        return
+    meta = metadata(active)
+    patch = {
+        "metadata": {
+            "uid": meta["uid"],
+            "resourceVersion": meta["resourceVersion"],
+            "annotations": {redundancy.SUCCESSOR: successor},
+        }
+    }
+    await context.client.patch(PODS, meta["name"], patch, meta["namespace"])
 
 
 async def _thaw(context: Context[Any], pod: Object) -> None:

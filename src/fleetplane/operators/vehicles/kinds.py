@@ -133,6 +133,7 @@ class WorkloadStatus(View):
     observed_generation: int = 0
     instances: list[Instance] = field(default_factory=list)
     active: str = field(default="", doc="The uid of the one pod that may be active.")
+    successor: str = field(default="", doc="The uid of the pod its node thaws when the active ends.")
     switchovers: int = 0
     last_switch_ms: int | None = None
     lost_at: str = field(default="", doc="When the loss of the active was noticed.")

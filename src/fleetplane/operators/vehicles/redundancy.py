@@ -10,6 +10,11 @@ PassiveRedundant rests on four things, each of which holds on its own whatever e
    none will be started again (``restartPolicy`` is ``Never``), or the pod is gone and its node is not out of reach.
 4. Thawing carries the pod's uid and version, so a late thaw of a pod that lost its turn fails.
 
+Asking the control plane takes time that a brake may not have. So where a standby waits on the active's own node, it is
+named the active's successor: first in ``status.successor``, by compare-and-swap, then in an annotation of the active pod.
+From then on the node thaws it by itself as soon as it sees the active end (condition ``node.fleetplane.io/Promoted``), and
+nobody else is chosen until that successor has verifiably stopped too: the node decides, the control plane follows.
+
 A node out of reach is where detection ends: without the word of the node nobody knows. Then the field moves only when the
 administrator says that the node is off (the taint ``node.kubernetes.io/out-of-service``, or the Node is deleted), or when
 the node is known to stop its actives by itself (annotation ``node.fleetplane.io/self-fencing-seconds``) and that time has
@@ -19,6 +24,7 @@ passed since it was last heard of. It is better to have no active for a while th
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -42,8 +48,13 @@ _BLOCKS: Final = {
 }
 PAUSED: Final = "node.fleetplane.io/paused"
 SELF_FENCING: Final = "node.fleetplane.io/self-fencing-seconds"
+GROUP: Final = "node.fleetplane.io/group"
+"""Annotation for the node: of the pods of one group at most one may be active."""
+SUCCESSOR: Final = "node.fleetplane.io/successor"
+PROMOTED: Final = "node.fleetplane.io/Promoted"
 OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
 WATCHER: Final = "watcher"
+_MILLISECONDS: Final = re.compile(r"\b(\d{1,9}) ms\b")
 
 
 class Planned(NamedTuple):
@@ -119,7 +130,10 @@ def arrangement_violations(profile: Profile, spec: Mapping[str, Any]) -> Iterato
 
 
 class Seen(NamedTuple):
-    """An instance's pod as it was observed. ``stopped``: nothing of it runs or will run, by its node's own word."""
+    """An instance's pod as it was observed. ``stopped``: nothing of it runs or will run, by its node's own word.
+
+    ``promoted``: its node has let it go on in place of the active, whatever ``paused`` (what was asked for) says.
+    """
 
     suffix: str
     uid: str
@@ -129,6 +143,16 @@ class Seen(NamedTuple):
     failing: bool
     deleting: bool
     ready: bool
+    promoted: bool = False
+    node: str = ""
+
+    @property
+    def runs(self) -> bool:
+        return (not self.paused or self.promoted) and not self.stopped
+
+    @property
+    def well(self) -> bool:
+        return not (self.stopped or self.failing or self.deleting)
 
 
 class Decision(NamedTuple):
@@ -142,19 +166,28 @@ class Decision(NamedTuple):
     thaw: str | None = None
 
 
-def decide(active: str, seen: Sequence[Seen], *, gone_is_safe: bool) -> Decision:
+def decide(active: str, seen: Sequence[Seen], *, gone_is_safe: bool, successor: str = "") -> Decision:
     """The next step of PassiveRedundant.
 
     Args:
         active: ``status.active``, empty before the first one.
         seen: Every instance that exists.
-        gone_is_safe: Whether the absence of the active's pod proves that it stopped (see the module).
+        gone_is_safe: Whether the absence of the active's pod proves that it stopped (see the module); its successor is
+            on the same node, so this is true of it too.
+        successor: ``status.successor``: nobody else is claimed until it has stopped.
     """
     holder = next((one for one in seen if one.uid == active), None)
     others = [one for one in seen if one.uid != active]
+    heir = next((one for one in others if one.uid == successor), None)
+    taken_over = heir is not None and heir.promoted and not heir.stopped
+    if taken_over and heir is not None:
+        others = [one for one in others if one is not heir]
     # What is thawed without holding the claim was thawed by a turn that is over, or by a stranger's hand.
-    fence = [one.uid for one in others if not one.deleting and (not one.paused or one.stopped or one.failing)]
-    runs_unclaimed = any(not one.paused and not one.stopped for one in others)
+    fence = [one.uid for one in others if not one.deleting and (one.runs or one.stopped or one.failing)]
+    runs_unclaimed = any(one.runs for one in others)
+    if taken_over and heir is not None:
+        # Its node thawed it because it saw the holder end: that is the node's word for both.
+        return Decision(tuple(fence), claim=None if runs_unclaimed else heir.uid)
     if holder is not None and not holder.stopped:
         if (holder.failing or runs_unclaimed) and not holder.deleting:
             # Two that run: neither is known to be right. Both end and a standby begins.
@@ -163,12 +196,28 @@ def decide(active: str, seen: Sequence[Seen], *, gone_is_safe: bool) -> Decision
         return Decision(tuple(fence), thaw=thaw)
     if holder is None and active and not gone_is_safe:
         return Decision(tuple(fence))
-    if runs_unclaimed:
+    if runs_unclaimed or (successor and heir is None and not gone_is_safe):
         return Decision(tuple(fence))
-    standby = _best([one for one in others if one.paused and not (one.stopped or one.failing or one.deleting)])
+    named = heir is not None and not heir.stopped
+    standby = _best([one for one in others if one.paused and one.well and (one is heir or not named)])
+    if named and standby is None:
+        return Decision(tuple(fence))  # its node may thaw it until it has stopped
     if holder is not None and not holder.deleting and standby is None:
         fence.append(holder.uid)  # make room for a new standby in its place
     return Decision(tuple(fence), claim=standby.uid if standby is not None else None)
+
+
+def successor_of(active: str, seen: Sequence[Seen], successor: str, *, gone_is_safe: bool) -> str:
+    """Who should be named the active's successor: the one that is, as long as it may still be thawed by its node."""
+    holder = next((one for one in seen if one.uid == active), None)
+    heir = next((one for one in seen if one.uid == successor), None)
+    if successor and (not gone_is_safe if heir is None else not heir.stopped):
+        return successor
+    if holder is None or not holder.well or holder.paused or not holder.node:
+        return ""
+    waiting = [one for one in seen if one.uid != active and one.paused and one.ready and one.well]
+    found = _best([one for one in waiting if one.node == holder.node and not one.promoted])
+    return found.uid if found is not None else ""
 
 
 def _best(standbys: Sequence[Seen]) -> Seen | None:
@@ -190,8 +239,22 @@ def seen_of(suffix: str, pod: Mapping[str, Any], node: Mapping[str, Any] | None,
         known_stopped or (lost and is_fenced(node, now)),
         lost or status.get("phase") in {"Failed", "Succeeded"} or _ended(pod),
         bool(meta.get("deletionTimestamp")),
-        any(one.get("type") == "Ready" and one.get("status") == "True" for one in status.get("conditions") or ()),
+        _holds(status, "Ready"),
+        _holds(status, PROMOTED),
+        str((pod.get("spec") or {}).get("nodeName") or ""),
     )
+
+
+def _holds(status: Mapping[str, Any], condition: str) -> bool:
+    return any(one.get("type") == condition and one.get("status") == "True" for one in status.get("conditions") or ())
+
+
+def switch_milliseconds(pod: Mapping[str, Any]) -> int | None:
+    """How long its node took to let it go on, as the node measured it."""
+    for one in (pod.get("status") or {}).get("conditions") or ():
+        if one.get("type") == PROMOTED and (found := _MILLISECONDS.search(str(one.get("message") or ""))):
+            return int(found[1])
+    return None
 
 
 def has_stopped(pod: Mapping[str, Any]) -> bool:
