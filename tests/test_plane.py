@@ -20,6 +20,7 @@ from fleetplane.model.builtin.types import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     NODES,
+    PERSISTENT_VOLUME_CLAIMS,
     PODS,
     SECRETS,
     SERVICE_ACCOUNTS,
@@ -75,6 +76,23 @@ async def test_a_deployment_becomes_running_pods(plane: Plane) -> None:
         return [pod["status"].get("phase") for pod in pods] == ["Running", "Running"]
 
     assert await eventually(running)
+
+
+async def test_a_claim_that_names_no_class_gets_a_volume_with_its_pod(plane: Plane) -> None:
+    client = plane.client()
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    await client.create(PERSISTENT_VOLUME_CLAIMS, {"metadata": {"name": "data"}, "spec": claim}, "default")
+    volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
+    pod = {"containers": [{"name": "main", "image": "app:1"}], "volumes": [volume]}
+
+    await client.create(PODS, {"metadata": {"name": "user"}, "spec": pod}, "default")
+
+    async def runs() -> bool:
+        return str((await client.get(PODS, "user", "default"))["status"].get("phase")) == "Running"
+
+    await eventually(runs)
+    bound = await client.get(PERSISTENT_VOLUME_CLAIMS, "data", "default")
+    assert (bound["spec"]["storageClassName"], bound["status"]["phase"]) == ("standard", "Bound")
 
 
 async def test_an_approved_certificate_request_is_signed(plane: Plane) -> None:

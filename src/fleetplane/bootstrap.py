@@ -1,6 +1,7 @@
 """What a new plane holds before anyone asks: namespaces, the ``kubernetes`` Service, priority classes.
 
-Every object is created only where it is absent, so a start changes nothing a user changed.
+Every object is created only where it is absent, so a start changes nothing a user changed; the default StorageClass is
+offered once (see ``offer_storage``).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 
 from fleetplane.client.protocol import Client
+from fleetplane.model import objects
 from fleetplane.model.builtin import types
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object
@@ -36,6 +38,36 @@ _PRIORITY_CLASSES = (
     ),
     ("system-node-critical", 2_000_001_000, "For pods their node cannot do without."),
 )
+
+
+DEFAULT_CLASS = "standard"
+_DEFAULT_MARK = "storageclass.kubernetes.io/is-default-class"
+_STORAGE_DECIDED = "fleetplane.io/default-storage-class"
+
+
+async def offer_storage(client: Client, root: str = "") -> None:
+    """Make the StorageClass ``standard`` the default, once in the life of a store: claims that name no class get it.
+
+    It is for planes that run the provisioner. Where there is a default class already none is made, an existing
+    ``standard`` is left as it is, and one that was deleted or changed stays so: an annotation of kube-system tells that
+    this was decided. ``root`` is where nodes make the directories, if not where they usually do.
+    """
+    annotations = objects.annotations(await client.get(types.NAMESPACES, "kube-system"))
+    if _STORAGE_DECIDED in annotations:
+        return
+    classes = (await client.list(types.STORAGE_CLASSES)).items
+    if not any(objects.annotations(one).get(_DEFAULT_MARK) == "true" for one in classes):
+        storage_class: Object = {
+            "metadata": {"name": DEFAULT_CLASS, "annotations": {_DEFAULT_MARK: "true"}},
+            "provisioner": "fleetplane.io/host-path",
+            "reclaimPolicy": "Delete",
+            "volumeBindingMode": "WaitForFirstConsumer",
+        }
+        if root:
+            storage_class["parameters"] = {"path": root}
+        await _ensure(client, types.STORAGE_CLASSES, storage_class)
+    decided = {"metadata": {"annotations": {_STORAGE_DECIDED: "decided"}}}
+    await client.patch(types.NAMESPACES, "kube-system", decided)
 
 
 async def _publish_kubernetes(client: Client, settings: Settings, port: int) -> None:

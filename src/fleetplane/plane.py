@@ -32,7 +32,7 @@ from fleetplane.apiserver.server import ApiServer
 from fleetplane.apiserver.streaming.protocol import PodStreams
 from fleetplane.apiserver.streaming.tunnel import NodeTunnels
 from fleetplane.apiserver.usage import NodeUsage
-from fleetplane.bootstrap import SYSTEM_NAMESPACES, bootstrap
+from fleetplane.bootstrap import SYSTEM_NAMESPACES, bootstrap, offer_storage
 from fleetplane.client.protocol import Capabilities, Client, Pairs
 from fleetplane.client.rest import RestClient
 from fleetplane.controller.manager import Manager
@@ -229,6 +229,8 @@ class Plane:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.url = f"https://{host}:{port}"
         await bootstrap(self.client(), settings, port)
+        own_root = "" if os.geteuid() == 0 else str((settings.data_dir / "volumes").absolute())
+        await offer_storage(self.client(), own_root)
         metrics = Metrics()
         self._server.more_collectors.append(metrics.registry)
         manager = Manager(self.client(CONTROLLER_USER), environment=self.environment, cluster=None, metrics=metrics)
