@@ -1,0 +1,249 @@
+"""Vehicles in numbers: switchover on real containers, switchover across nodes, rules, boot to all workloads running.
+
+    python bench/vehicles.py switchover [--kills 60]   # as root, with Podman and a static busybox
+    python bench/vehicles.py across [--rounds 20]      # simulated nodes on a virtual clock: the protocol's own time
+    python bench/vehicles.py rules
+    python bench/vehicles.py boot                      # as root, with Podman
+
+Switchover is measured from outside: from the SIGKILL of the active's first process to the first sign of life of the
+standby, which writes into a pipe every few milliseconds and cannot while it is frozen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.node import image
+
+from fleetplane.client.http import connect_to
+from fleetplane.client.kubeconfig import find_access
+from fleetplane.client.protocol import Client
+from fleetplane.model.builtin.types import PODS
+from fleetplane.model.environment import SystemEnvironment
+from fleetplane.model.errors import ApiError
+from fleetplane.node.local import remove_local_node
+from fleetplane.node.podman import look_at_host
+from fleetplane.operators.vehicles.kinds import VehDeployment, VehPod
+from fleetplane.operators.vehicles.rules import Engine, rule_of
+
+BEAT = "exec 3>/beat/$POD_NAME; while true; do echo x >&3; sleep 0.005; done"
+
+
+@contextmanager
+def plane(directory: Path) -> Iterator[tuple[Path, float]]:
+    """A plane with this machine as its node; yields its data directory and how long it took to be ready."""
+    data = directory / "data"
+    words = [sys.executable, "-m", "fleetplane.interfaces.cli", "up", "--data-dir", str(data), "--port", "0"]
+    began = time.perf_counter()
+    process = subprocess.Popen([*words, "--runtime", "podman"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("ready ")
+        yield data, time.perf_counter() - began
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        for node in (data / "nodes").glob("*"):
+            asyncio.run(remove_local_node(node, SystemEnvironment()))
+
+
+def load_image(directory: Path) -> None:
+    archive = image.write_root(directory / "root.tar")
+    words = [look_at_host().podman, "import", "-q", str(archive), image.NAME]
+    subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The smallest value that at least this share of all values do not exceed."""
+    return sorted(values)[min(len(values) - 1, max(0, int(share * len(values) + 0.999999) - 1))]
+
+
+def report(what: str, milliseconds: list[float]) -> None:
+    shown = {"p50": statistics.median(milliseconds), "p90": percentile(milliseconds, 0.9)}
+    shown |= {"p99": percentile(milliseconds, 0.99), "max": max(milliseconds), "min": min(milliseconds)}
+    print(f"{what}: {len(milliseconds)} rounds, " + ", ".join(f"{k} {v:.0f} ms" for k, v in shown.items()))
+
+
+# -- switchover on one node
+
+
+def brake(beat: Path) -> dict[str, Any]:
+    container = {
+        "name": "main",
+        "image": image.NAME,
+        "command": ["sh", "-c", BEAT],
+        "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "volumeMounts": [{"name": "beat", "mountPath": "/beat"}],
+    }
+    spec = {
+        "terminationGracePeriodSeconds": 1,
+        "automountServiceAccountToken": False,
+        "containers": [container],
+        "volumes": [{"name": "beat", "hostPath": {"path": str(beat)}}],
+    }
+    return {
+        "metadata": {"name": "brake"},
+        "spec": {"appType": "system", "deploymentPolicy": "PassiveRedundant", "criticality": "D", "podSpec": spec},
+    }
+
+
+async def until(what: Callable[[], Any], seconds: float = 60) -> Any:
+    async with asyncio.timeout(seconds):
+        while not (found := await what()):
+            await asyncio.sleep(0.05)
+        return found
+
+
+async def settled(client: Client) -> tuple[dict[str, Any], str] | None:
+    """The active pod and the standby's name, once the node knows the standby as the active's successor."""
+    found = await client.get(VehDeployment, "brake", "default")
+    status = found.get("status") or {}
+    if status.get("phase") != "Running" or not status.get("successor"):
+        return None
+    by_uid = {}
+    for suffix in "ab":
+        try:
+            pod = await client.get(PODS, f"brake-{suffix}", "system-application")
+        except ApiError:
+            return None
+        by_uid[pod["metadata"]["uid"]] = pod
+    active, standby = by_uid.get(status["active"]), by_uid.get(status["successor"])
+    if active is None or standby is None:
+        return None
+    notes = active["metadata"]["annotations"]
+    if notes.get("node.fleetplane.io/successor") != status["successor"] or "node.fleetplane.io/paused" in notes:
+        return None
+    return active, standby["metadata"]["name"]
+
+
+async def switchovers(data: Path, beat: Path, kills: int) -> None:
+    client = await connect_to(find_access(data / "admin.kubeconfig"))
+    pipes = {}
+    for suffix in "ab":
+        os.mkfifo(beat / f"brake-{suffix}")
+        pipes[f"brake-{suffix}"] = os.open(beat / f"brake-{suffix}", os.O_RDWR | os.O_NONBLOCK)
+    outside, inside = [], []
+    try:
+        await client.create(VehDeployment, brake(beat), "default")
+        for number in range(kills):
+            active, standby = await until(lambda: settled(client))
+            await asyncio.sleep(random.random() * 0.5)  # noqa: S311
+            container = active["status"]["containerStatuses"][0]["containerID"].partition("://")[2]
+            words = [look_at_host().podman, "inspect", "--format", "{{.State.Pid}}", container]
+            process = int(subprocess.check_output(words))
+            for pipe in pipes.values():
+                drain(pipe)
+            began = time.perf_counter()
+            os.kill(process, signal.SIGKILL)
+            while not readable(pipes[standby]):
+                if time.perf_counter() - began > 30:
+                    raise TimeoutError(f"nobody took over at kill {number}")
+                await asyncio.sleep(0.001)
+            outside.append((time.perf_counter() - began) * 1000)
+            wanted = number + 1
+            status = await until(lambda: switched(client, wanted))
+            if status.get("lastSwitchMs") is not None:
+                inside.append(float(status["lastSwitchMs"]))
+            drain(pipes[active["metadata"]["name"]])
+        report("switchover, killed active to standby's first sign of life (same node, real containers)", outside)
+        report("the same as the node measured it (end seen to standby thawed)", inside)
+    finally:
+        await client.delete(VehDeployment, "brake", "default")
+        await until(lambda: no_pods(client))
+        for pipe in pipes.values():
+            os.close(pipe)
+        await client.close()
+
+
+async def switched(client: Client, times: int) -> dict[str, Any] | None:
+    status: dict[str, Any] = (await client.get(VehDeployment, "brake", "default")).get("status") or {}
+    return status if int(status.get("switchovers") or 0) >= times else None
+
+
+async def no_pods(client: Client) -> bool:
+    return not (await client.list(PODS, "system-application")).items
+
+
+def drain(pipe: int) -> int:
+    total = 0
+    while True:
+        try:
+            total += len(os.read(pipe, 65536))
+        except BlockingIOError:
+            return total
+
+
+def readable(pipe: int) -> bool:
+    return drain(pipe) > 0
+
+
+def measure_switchover(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        load_image(Path(directory))
+        beat = Path(directory) / "beat"
+        beat.mkdir()
+        with plane(Path(directory)) as (data, _):
+            asyncio.run(switchovers(data, beat, options.kills))
+
+
+# -- rules
+
+
+def measure_rules(_options: argparse.Namespace) -> None:
+    """Fifty rules of two conditions each, one sample at a time, on one core."""
+    engine, chance = Engine(), random.Random(1)  # noqa: S311
+
+    def condition(name: str, comparison: str, **more: float) -> dict[str, Any]:
+        topic = name.upper()
+        return {"conditionName": name, "conditionTopic": topic, "conditionComparison": comparison} | {
+            "conditionValue": 50,
+            **more,
+        }
+
+    for n in range(50):
+        first, second = f"s{n}", f"s{n + 1}"
+        units = [
+            {"conditionsValue": first, "conditionsPostOperator": "And"},
+            {"conditionsValue": second, "conditionsPreOperator": "Not"},
+        ]
+        defined = [condition(first, "GreaterThan", hysteresis=5), condition(second, "SmallerThan")]
+        spec = {"lifeTime": "sticky", "conditionDefinitions": defined, "conditions": {"conditionUnits": units}}
+        engine.set(n, rule_of(spec))
+    samples = [(f"S{chance.randrange(51)}", chance.random() * 100) for _ in range(400_000)]
+    fired, began = 0, time.process_time()
+    for number, (topic, value) in enumerate(samples):
+        fired += len(engine.feed(topic, value, number / 50_000))
+    rate = len(samples) / (time.process_time() - began)
+    print(f"rules: {rate:,.0f} samples/s on one core ({len(samples):,} samples, 50 rules, {fired:,} firings)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("switchover")
+    command.add_argument("--kills", type=int, default=60)
+    command.set_defaults(run=measure_switchover)
+    commands.add_parser("rules").set_defaults(run=measure_rules)
+    options = parser.parse_args()
+    options.run(options)
+
+
+assert VehPod
+
+if __name__ == "__main__":
+    main()
