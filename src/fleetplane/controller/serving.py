@@ -5,7 +5,7 @@ Not healthy means: restart me. Not ready means: wait for me. A candidate that do
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -14,7 +14,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from fleetplane.controller.manager import Manager
 
 
-def routes(manager: Manager) -> web.RouteTableDef:
+def _nothing() -> str:
+    return ""
+
+
+def routes(managers: Sequence[Manager], waiting: Callable[[], str] = _nothing) -> web.RouteTableDef:
+    """``waiting`` tells what else is waited for, nothing once that is there."""
     table = web.RouteTableDef()
 
     @table.get("/healthz")
@@ -24,26 +29,40 @@ def routes(manager: Manager) -> web.RouteTableDef:
 
     @table.get("/readyz")
     async def readyz(_request: web.Request) -> web.Response:
-        if manager.is_ready:
+        behind = [manager for manager in managers if not manager.is_ready]
+        if not behind and not waiting():
             return web.Response(text="ok")
-        waiting = [one for one in manager.informers.all if not one.has_synced]
-        names = "\n".join(f"waiting for {one.resource.qualified}: {one.last_error or 'listing'}" for one in waiting)
-        return web.Response(status=503, text=names or "stopping")
+        unsynced = [one for manager in behind for one in manager.informers.all if not one.has_synced]
+        lines = [f"waiting for {one.resource.qualified}: {one.last_error or 'listing'}" for one in unsynced]
+        lines += [f"waiting for {waiting()}"] if waiting() else []
+        return web.Response(status=503, text="\n".join(lines) or "stopping")
 
     @table.get("/metrics")
     async def metrics(_request: web.Request) -> web.Response:
-        manager.observe()
-        body = generate_latest(manager.metrics.registry)
+        for manager in managers:
+            manager.observe()
+        # Managers of one process share their metrics; one that has its own is counted with the others.
+        registries = dict.fromkeys(manager.metrics.registry for manager in managers)
+        body = b"".join(generate_latest(registry) for registry in registries)
         return web.Response(body=body, headers={"content-type": CONTENT_TYPE_LATEST})
 
     return table
 
 
 @asynccontextmanager
-async def serving(manager: Manager, host: str = "127.0.0.1", port: int = 8080) -> AsyncIterator[int]:
-    """Serve while entered; gives the port, which is a free one for ``port=0``."""
+async def serving(
+    managers: Manager | Sequence[Manager],
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    *,
+    waiting: Callable[[], str] = _nothing,
+) -> AsyncIterator[int]:
+    """Serve while entered, for one manager or for all of a process; gives the port, which is a free one for ``port=0``.
+
+    Ready is when all are, and ``waiting`` names nothing that is still to come.
+    """
     app = web.Application()
-    app.add_routes(routes(manager))
+    app.add_routes(routes([managers] if isinstance(managers, Manager) else managers, waiting))
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:

@@ -25,6 +25,8 @@ from fleetplane.model.resources import ResourceRef, resource_of
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 """An object of the API server's largest size, twice (old and new), and some room."""
+_NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
+"""The label by which every namespace says its name (since Kubernetes 1.21)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +88,27 @@ async def serving_webhooks(
 
 
 def webhook_configurations(
-    name: str, plugins: Iterable[AdmissionPlugin], client_config: Mapping[str, object], ca: bytes
+    name: str,
+    plugins: Iterable[AdmissionPlugin],
+    client_config: Mapping[str, object],
+    ca: bytes = b"",
+    *,
+    exempt: Sequence[str] = (),
 ) -> list[Object]:
     """The Mutating- and ValidatingWebhookConfiguration that send writes to the plug-ins.
 
     ``client_config`` says where they are served: ``{"service": {"name": …, "namespace": …}}`` or ``{"url": "https://…"}``.
+    Without ``ca`` somebody else fills it in. In the namespaces ``exempt`` nobody is asked about core objects such as
+    pods: whoever serves the webhooks must be able to start while they do not answer.
     """
     ordered = sorted(plugins, key=lambda plugin: (plugin.order, plugin.name))
     configurations = []
     for phase, kind in (("mutate", "MutatingWebhookConfiguration"), ("validate", "ValidatingWebhookConfiguration")):
-        webhooks = [_webhook(plugin, client_config, ca) for plugin in ordered if plugin.phase == phase]
+        webhooks = [
+            _webhook(plugin, client_config, ca, exempt)
+            for plugin in ordered
+            if plugin.phase == phase and plugin.elsewhere.served
+        ]
         if webhooks:
             configurations.append(
                 {
@@ -108,8 +121,10 @@ def webhook_configurations(
     return configurations
 
 
-def _webhook(plugin: AdmissionPlugin, client_config: Mapping[str, object], ca: bytes) -> Object:
-    config: Object = {**client_config, "caBundle": base64.b64encode(ca).decode()}
+def _webhook(plugin: AdmissionPlugin, client_config: Mapping[str, object], ca: bytes, exempt: Sequence[str]) -> Object:
+    config: Object = {**client_config}
+    if ca:
+        config["caBundle"] = base64.b64encode(ca).decode()
     path = f"/admit/{plugin.name}"
     if "url" in config:
         config["url"] = str(config["url"]).rstrip("/") + path
@@ -127,7 +142,18 @@ def _webhook(plugin: AdmissionPlugin, client_config: Mapping[str, object], ca: b
     }
     if plugin.phase == "mutate":
         webhook["reinvocationPolicy"] = "IfNeeded"
+    core = any("" in rule["apiGroups"] or "*" in rule["apiGroups"] for rule in webhook["rules"])
+    selector = _namespaces(plugin.elsewhere.namespaces or {}, exempt if core else ())
+    if selector:
+        webhook["namespaceSelector"] = selector
     return webhook
+
+
+def _namespaces(wanted: Object, exempt: Sequence[str]) -> Object:
+    if not exempt:
+        return wanted
+    others = {"key": _NAMESPACE_NAME, "operator": "NotIn", "values": list(exempt)}
+    return {**wanted, "matchExpressions": [*wanted.get("matchExpressions", ()), others]}
 
 
 def _rule(resources: Sequence[ResourceRef | str], operations: Sequence[str], subresources: Sequence[str]) -> Object:

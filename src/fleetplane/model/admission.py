@@ -147,6 +147,18 @@ Admit = Callable[[AdmissionRequest, Reader], Awaitable[Decision | None]]
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """How a plug-in is served where the API server is not ours, so that a webhook is asked no more than it must be.
+
+    ``served`` is false for what makes sense in our server only. ``namespaces`` is a label selector: others are never
+    asked about, as the plug-in would let them pass anyway.
+    """
+
+    served: bool = True
+    namespaces: Object | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AdmissionPlugin:
     """One declared admission step.
 
@@ -162,6 +174,7 @@ class AdmissionPlugin:
     order: int = 0
     failure_policy: FailurePolicy = "Fail"
     timeout: float = 10.0
+    elsewhere: Elsewhere = Elsewhere()
 
     def matches(self, operation: Operation, resource: ResourceType, subresource: str = "") -> bool:
         return any(rule.matches(operation, resource, subresource) for rule in self.rules)
