@@ -45,6 +45,11 @@ OPERATOR: Final = Operator(
         },
         {"apiGroups": ["fleetplane.io"], "resources": ["logicalclusters/credentials"], "verbs": ["create"]},
         {"apiGroups": ["fleetplane.io"], "resources": ["commits"], "verbs": ["create"]},
+        {
+            "apiGroups": ["network.otterscale.io"],
+            "resources": ["ipclaims"],
+            "verbs": ["get", "list", "create", "patch", "delete"],
+        },
         {"apiGroups": ["storage.k8s.io"], "resources": ["storageclasses"], "verbs": ["create"]},
         {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create"]},
         {"apiGroups": [""], "resources": ["events", "nodes"], "verbs": ["get", "list", "watch"]},

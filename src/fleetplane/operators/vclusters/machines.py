@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import orjson
+
 from fleetplane.model.objects import Object
 from fleetplane.operators.vclusters.kinds import RESTARTED_AT, NodePod, Vk8s
 
@@ -35,13 +37,24 @@ def claim_name(node: str) -> str:
 
 
 def children(vcluster: Vk8s, addresses: Mapping[str, list[str]], *, awake: bool) -> list[Object]:
-    """Everything but the access pod's Secret, which is made when there is a kubeconfig."""
-    made = [stateful_set(vcluster, node, addresses.get(node.name, []), awake) for node in vcluster.spec.nodes]
+    """Everything but the access pod's Secret, which is made when there is a kubeconfig.
+
+    With a pool, nodes without an entry in ``addresses`` still wait for one and are left out.
+    """
+    nodes = [node for node in vcluster.spec.nodes if node.name in addresses or not vcluster.spec.ip_pool]
+    made = [stateful_set(vcluster, node, addresses.get(node.name, []), awake) for node in nodes]
     if vcluster.spec.ports:
         made.append(_service(vcluster))
     if has_access_pod(vcluster):
         made += [_access_pod(vcluster), _access_service(vcluster)]
     return made
+
+
+def addresses_of(node_set: Mapping[str, Any]) -> list[str]:
+    """The addresses a node was made with; none if the runtime chose."""
+    template = ((node_set.get("spec") or {}).get("template") or {}).get("metadata") or {}
+    text = (template.get("annotations") or {}).get(STATIC_ADDRESS)
+    return [str(one) for one in orjson.loads(text)] if text else []
 
 
 def has_access_pod(vcluster: Vk8s) -> bool:

@@ -15,6 +15,7 @@ from fleetplane.model.builtin.types import (
     STATEFUL_SETS,
 )
 from fleetplane.model.objects import is_deleting
+from fleetplane.operators.vclusters.addresses import addresses_for
 from fleetplane.operators.vclusters.guests import Guests, delete
 from fleetplane.operators.vclusters.kinds import FINALIZER, OWNER_UID, Vk8s, mode_of
 from fleetplane.operators.vclusters.logical import LogicalMode
@@ -48,7 +49,9 @@ class VirtualClusters:
     async def reconcile(self, context: Context[Vk8s], vcluster: Vk8s) -> Result | None:
         if mode_of(vcluster.spec) == "logical":
             return await self.logical.reconcile(context, vcluster)
-        return await self.pods.reconcile(context, vcluster, {})
+        addresses, again = await addresses_for(context, vcluster)
+        result = await self.pods.reconcile(context, vcluster, addresses)
+        return sooner(result, again)
 
     async def cleanup(self, context: Context[Vk8s], vcluster: Vk8s) -> Result | None:
         await context.set_status({"phase": "Terminating", "message": ""})
@@ -69,6 +72,13 @@ class VirtualClusters:
             if found:
                 return False
         return True
+
+
+def sooner(result: Result | None, again: float | None) -> Result | None:
+    """The result, looked at again no later than in ``again`` seconds."""
+    if again is None or (result is not None and result.requeue_after is not None and result.requeue_after <= again):
+        return result
+    return Result(requeue_after=again)
 
 
 def _node_pod(snapshot: Snapshot) -> Iterable[Request]:
