@@ -1,4 +1,4 @@
-"""What every container runtime must do, asked of each: the simulated one, several behind one face, and Podman."""
+"""What every container runtime must do, asked of each: simulated, several behind one face, Podman, containerd."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from tests.node import image
+from tests.node.containerd import containerd, why_not_containerd
 
 from fleetplane.model.environment import SystemEnvironment
+from fleetplane.node.cri import CriRuntime
 from fleetplane.node.network import pod_network
 from fleetplane.node.podman import PodmanRuntime, look_at_host
 from fleetplane.node.routed import RoutedRuntime
@@ -85,7 +87,12 @@ class Bench:
 
 
 @pytest_asyncio.fixture(
-    params=["simulated", "routed", pytest.param("podman", marks=pytest.mark.podman)],
+    params=[
+        "simulated",
+        "routed",
+        pytest.param("podman", marks=pytest.mark.podman),
+        pytest.param("cri", marks=pytest.mark.podman),
+    ],
     scope="module",
     loop_scope="module",
 )
@@ -105,6 +112,17 @@ async def runtime(
         yield routed
         await routed.close()
         return
+    if request.param == "cri":
+        if reason := why_not_containerd():
+            pytest.skip(reason)
+        with containerd() as socket:
+            directory = tmp_path_factory.mktemp("cri")
+            cri = await CriRuntime.open(socket, directory, uuid.uuid4().hex[:8], environment)
+            await cri.import_image(str(image.write_root(directory / "root.tar")), image.NAME)
+            yield cri
+            await cri.remove_instance(cri.instance)
+            await cri.close()
+        return
     if reason := why_not_podman():
         pytest.skip(reason)
     instance = uuid.uuid4().hex[:8]
@@ -123,7 +141,7 @@ async def runtime(
 @pytest_asyncio.fixture(loop_scope="module")
 async def bench(runtime: ContainerRuntime) -> AsyncIterator[Bench]:
     handler = OTHER if isinstance(runtime, RoutedRuntime) else ""
-    made = Bench(runtime, isinstance(runtime, PodmanRuntime), [], handler)
+    made = Bench(runtime, isinstance(runtime, PodmanRuntime | CriRuntime), [], handler)
     yield made
     for sandbox in made.sandboxes:
         await runtime.remove_sandbox(sandbox.id)
@@ -421,10 +439,7 @@ async def test_a_terminal_is_resized(real: Bench) -> None:
 async def test_what_runs_is_found_again_by_another_runtime(real: Bench) -> None:
     """The agent may die at any time: nothing it needs is only in its memory."""
     sandbox, container_id = await real.run()
-    first = real.runtime
-    assert isinstance(first, PodmanRuntime)
-    network, _ = pod_network(first.instance, ["10.97.0.0/16"])
-    second = await PodmanRuntime.open(look_at_host(), first.directory, network, first.instance, SystemEnvironment())
+    second = await _opened_again(real.runtime)
 
     (found,) = [one for one in await second.sandboxes() if one.uid == sandbox.uid]
     (state,) = await second.containers(sandbox.uid)
@@ -432,11 +447,22 @@ async def test_what_runs_is_found_again_by_another_runtime(real: Bench) -> None:
     assert (found.id, found.ready, found.addresses) == (sandbox.id, True, sandbox.addresses)
     assert (state.id, state.phase) == (container_id, "running")
     assert state.started_at is not None
+    assert (await real.runtime.inspect_container(container_id)).started_at == state.started_at
+
+
+async def _opened_again(first: ContainerRuntime) -> ContainerRuntime:
+    """As the next agent would."""
+    if isinstance(first, CriRuntime):
+        return await CriRuntime.open(first.socket, first.directory, first.instance, SystemEnvironment())
+    assert isinstance(first, PodmanRuntime)
+    network, _ = pod_network(first.instance, ["10.97.0.0/16"])
+    return await PodmanRuntime.open(look_at_host(), first.directory, network, first.instance, SystemEnvironment())
 
 
 async def test_a_service_that_dies_is_called_back_to_life(real: Bench) -> None:
     sandbox, container_id = await real.run()
-    assert isinstance(real.runtime, PodmanRuntime)
+    if not isinstance(real.runtime, PodmanRuntime):
+        pytest.skip("only Podman's service is started by us")
     os.kill(int((real.runtime.directory / "podman.pid").read_text()), signal.SIGKILL)
     await asyncio.sleep(0.1)
 

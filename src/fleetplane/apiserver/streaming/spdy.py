@@ -13,6 +13,8 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final
 
+from fleetplane.model.spdy import DICTIONARY
+
 _SYN_STREAM: Final = 1
 _SYN_REPLY: Final = 2
 _RST_STREAM: Final = 3
@@ -23,32 +25,6 @@ _MAX_FRAME: Final = 4 * 1024 * 1024
 _MAX_HEADERS: Final = 64 * 1024
 _MAX_STREAMS: Final = 1024
 _PENDING_CHUNKS: Final = 64
-
-
-def _dictionary() -> bytes:
-    """The header compression dictionary of SPDY/3: length-prefixed names, then loose text."""
-    names = (
-        "options head post put delete trace accept accept-charset accept-encoding accept-language accept-ranges age allow "
-        "authorization cache-control connection content-base content-encoding content-language content-length "
-        "content-location content-md5 content-range content-type date etag expect expires from host if-match "
-        "if-modified-since if-none-match if-range if-unmodified-since last-modified location max-forwards pragma "
-        "proxy-authenticate proxy-authorization range referer retry-after server te trailer transfer-encoding upgrade "
-        "user-agent vary via warning www-authenticate method get status 200_OK version HTTP/1.1 url public set-cookie "
-        "keep-alive origin"
-    )
-    loose = (
-        "100101201202205206300302303304305306307402405406407408409410411412413414415416417502504505"
-        "203 Non-Authoritative Information204 No Content301 Moved Permanently400 Bad Request401 Unauthorized403 Forbidden"
-        "404 Not Found500 Internal Server Error501 Not Implemented503 Service Unavailable"
-        "Jan Feb Mar Apr May Jun Jul Aug Sept Oct Nov Dec 00:00:00 Mon, Tue, Wed, Thu, Fri, Sat, Sun, GMT"
-        "chunked,text/html,image/png,image/jpg,image/gif,application/xml,application/xhtml+xml,text/plain,text/javascript,"
-        "publicprivatemax-age=gzip,deflate,sdchcharset=utf-8charset=iso-8859-1,utf-,*,enq=0."
-    )
-    words = (one.replace("_", " ").encode() for one in names.split(" "))
-    return b"".join(struct.pack(">I", len(word)) + word for word in words) + loose.encode()
-
-
-DICTIONARY: Final = _dictionary()
 
 
 class SpdyError(Exception):

@@ -67,12 +67,14 @@ def pairs(number: int) -> Any:
 
 def encode(message: Any) -> bytes:
     """The bytes of a message declared here."""
-    return b"".join(write(getattr(message, name)) for name, write in _writers(type(message)))
+    kind: Any = type(message)
+    return b"".join(write(getattr(message, name)) for name, write in _writers(kind))
 
 
 def decode(kind: type[Message], data: bytes) -> Message:
     """The message these bytes are. Raises DecodeError."""
-    readers = _readers(kind)
+    declared: Any = kind
+    readers = _readers(declared)
     found: dict[str, Any] = {}
     at = 0
     try:
@@ -144,7 +146,7 @@ def _reader(declared: Any) -> tuple[tuple[int, ...], Reader]:
     if declared is bytes:
         return (BYTES,), lambda _, value: value
     if declared is int:
-        return (VARINT,), lambda _, value: signed(value)  # type: ignore[arg-type]
+        return (VARINT,), lambda _, value: signed(value)
     if declared is bool:
         return (VARINT,), lambda _, value: bool(value)
     if get_origin(declared) is dict:
@@ -156,7 +158,7 @@ def _reader(declared: Any) -> tuple[tuple[int, ...], Reader]:
         each: Callable[[Any], Any] = _text if item is str else lambda value: decode(item, value)
         return (BYTES,), lambda before, value: _appended(before, each(value))
     inner = next(part for part in get_args(declared) if part is not type(None))
-    return (BYTES,), lambda _, value: decode(inner, value)  # type: ignore[arg-type]
+    return (BYTES,), lambda _, value: decode(inner, value)
 
 
 def _appended(before: list[Any] | None, value: Any) -> list[Any]:
