@@ -17,6 +17,13 @@ CONFIG = "apiVersion: v1\nkind: Config\n"
 KUBELET = "kind: KubeletConfiguration\n"
 LOCK = ("flock", "--nonblock", "--close", "--conflict-exit-code=75", "/run/vk8s.lock")
 BUSY = Outcome(75)
+BEGUN = Outcome(76)
+
+
+def without_lock(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The command itself."""
+    words = words[5:] if words[:5] == LOCK else words
+    return ("./init-kubernetes.sh", *words[4:]) if words[:2] == ("sh", "-c") else words
 
 
 @dataclass
@@ -48,9 +55,11 @@ class FakeNodes:
     ) -> Outcome:
         words = tuple(command)
         is_locked = words[:5] == LOCK
-        words = words[5:] if is_locked else words
+        words = without_lock(words)
         if is_locked and pod in self.busy:
             return BUSY
+        if words[0] == "./init-kubernetes.sh" and pod in self.begun:
+            return BEGUN
         if self.seconds:
             await asyncio.sleep(self.seconds)
         if words[0] == "./init-kubernetes.sh" and self.seconds:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 _TAG: Final = re.compile(r"[:\-]v1\.(\d{2})(?!\d)")
 
 
+@lru_cache(1024)
 def minor_of(image: str) -> int | None:
     """The Kubernetes minor version that a node image's tag tells; None when it tells none."""
     found = _TAG.search(image.rpartition("/")[2])

@@ -36,13 +36,18 @@ def claim_name(node: str) -> str:
     return f"{BACKUP}-{node}-0"
 
 
-def children(vcluster: Vk8s, addresses: Mapping[str, list[str]], *, awake: bool) -> list[Object]:
+def children(
+    vcluster: Vk8s, addresses: Mapping[str, list[str]], images: Mapping[str, str], *, awake: bool
+) -> list[Object]:
     """Everything but the access pod's Secret, which is made when there is a kubeconfig.
 
     With a pool, nodes without an entry in ``addresses`` still wait for one and are left out.
     """
     nodes = [node for node in vcluster.spec.nodes if node.name in addresses or not vcluster.spec.ip_pool]
-    made = [stateful_set(vcluster, node, addresses.get(node.name, []), awake) for node in nodes]
+    made = [
+        stateful_set(vcluster, node, addresses.get(node.name, []), images.get(node.name, node.image), awake)
+        for node in nodes
+    ]
     if vcluster.spec.ports:
         made.append(_service(vcluster))
     if has_access_pod(vcluster):
@@ -61,7 +66,7 @@ def has_access_pod(vcluster: Vk8s) -> bool:
     return bool(vcluster.spec.access_pod_image and vcluster.spec.access_pod_port)
 
 
-def stateful_set(vcluster: Vk8s, node: NodePod, addresses: list[str], running: bool) -> Object:
+def stateful_set(vcluster: Vk8s, node: NodePod, addresses: list[str], image: str, running: bool) -> Object:
     own = {
         "app": "vk8s",
         "clusterName": vcluster.name,
@@ -86,7 +91,7 @@ def stateful_set(vcluster: Vk8s, node: NodePod, addresses: list[str], running: b
             "updateStrategy": {"type": "OnDelete"},
             "template": {
                 "metadata": {"labels": own, **({"annotations": noted} if noted else {})},
-                "spec": _pod_spec(vcluster, node),
+                "spec": _pod_spec(vcluster, node, image),
             },
             "volumeClaimTemplates": [
                 {
@@ -102,14 +107,14 @@ def stateful_set(vcluster: Vk8s, node: NodePod, addresses: list[str], running: b
     }
 
 
-def _pod_spec(vcluster: Vk8s, node: NodePod) -> Object:
+def _pod_spec(vcluster: Vk8s, node: NodePod, image: str) -> Object:
     gpu = vcluster.annotations.get(node.name, "")
     env = [{"name": "KUBE_NODE_TYPE", "value": "INNER"}]
     if gpu:
         env.append({"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"})
     container: Object = {
         "name": pod_name(node.name),
-        "image": node.image,
+        "image": image,
         "imagePullPolicy": "Always",
         "securityContext": {"privileged": True},
         "env": env,

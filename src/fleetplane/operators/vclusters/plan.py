@@ -10,8 +10,9 @@ Installing, Running, the first that holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from fleetplane.operators.vclusters.images import minor_of
@@ -152,20 +153,28 @@ _FAILED: Final[Mapping[str, str]] = {
 }
 
 
-def chains(wanted: Wanted) -> Iterator[tuple[Step, ...]]:
+def chains(wanted: Wanted) -> tuple[tuple[Step, ...], ...]:
     """The steps in order; the master's first, then what may go side by side once it is done."""
-    master = wanted.master
-    workers = [node.name for node in wanted.nodes if node.role == "worker"]
-    yield tuple(Step(name, master) for name in (NODE_INIT, CONTROL_PLANE, UPGRADED, ANSWERS, UNTAINT, LABEL))
-    yield (Step(KUBECONFIG),)
-    for worker in workers:
-        yield tuple(Step(name, worker) for name in (NODE_INIT, JOINED, UPGRADED, NODE_READY, RESERVED))
+    workers = tuple(node.name for node in wanted.nodes if node.role == "worker")
+    return _chains(wanted.master, workers, wanted.kubeflow)
+
+
+@lru_cache(256)
+def _chains(master: str, workers: tuple[str, ...], kubeflow: bool) -> tuple[tuple[Step, ...], ...]:
     settings = [Step(NODE_READY, master), Step(RESERVED, master), Step(MASQUERADE)]
     if workers:
         settings.append(Step(TAINT))
-    if wanted.kubeflow:
+    if kubeflow:
         settings += [Step(KUBEFLOW), Step(KUBEFLOW_READY)]
-    yield tuple(settings)
+    return (
+        tuple(Step(name, master) for name in (NODE_INIT, CONTROL_PLANE, UPGRADED, ANSWERS, UNTAINT, LABEL)),
+        (Step(KUBECONFIG),),
+        *(
+            tuple(Step(name, worker) for name in (NODE_INIT, JOINED, UPGRADED, NODE_READY, RESERVED))
+            for worker in workers
+        ),
+        tuple(settings),
+    )
 
 
 def is_done(step: Step, wanted: Wanted, seen: Observed) -> bool:
@@ -225,7 +234,9 @@ def plan(wanted: Wanted, seen: Observed) -> Decision:
     pods = {node.name: seen.pods.get(node.name, PodSeen("Not Found")) for node in wanted.nodes}
     complete = all(is_done(step, wanted, seen) for chain in chains(wanted) for step in chain)
     ready, failed, left = _steps(wanted, seen, pods)
-    restart = _restart(wanted, seen, pods, complete)
+    held = {node.name for node in wanted.nodes if node.role == "worker" and _is_held(node, wanted, seen, pods)}
+    settled = all(is_done(step, wanted, seen) or step.node in held for chain in chains(wanted) for step in chain)
+    restart = _restart(wanted, seen, pods, settled)
     if failed is not None:
         role = next((node.role for node in wanted.nodes if node.name == failed.node), "master")
         why = _FAILED[failed.name].format(role=role, node=failed.node)
@@ -237,6 +248,8 @@ def plan(wanted: Wanted, seen: Observed) -> Decision:
         return Decision("Restarting", "resume kubeflow", ready, restart=restart, again=left)
     if absent and not _is_begun(seen):
         return Decision("Waiting", "creating node", restart=restart, again=left)
+    if complete and not absent and _is_behind(wanted, pods):
+        return Decision("Restarting", "resume kubeflow", again=1.0)
     if complete and not absent:
         return Decision("Running", "Running", again=left)
     if not wanted.network:
@@ -260,6 +273,8 @@ def _steps(
         record = seen.records.get(step, Record())
         if is_failed(step, wanted, seen):
             failed = failed or step
+        elif _is_ahead(pods[step.node or wanted.master].image, wanted, seen) and number > 0:
+            continue  # the master is upgraded first
         elif pods[step.node or wanted.master].runs and pods[wanted.master].runs:
             left = record.started + delay(record) - seen.now if record.state == "Retrying" else 0.0
             if left > 0:
@@ -271,25 +286,50 @@ def _steps(
     return tuple(ready), failed, min(waits, default=None)
 
 
-def _restart(wanted: Wanted, seen: Observed, pods: Mapping[str, PodSeen], complete: bool) -> str:
+def _restart(wanted: Wanted, seen: Observed, pods: Mapping[str, PodSeen], settled: bool) -> str:
     """The next node whose pod is to be replaced by one as its StatefulSet now says.
 
     At once where there is nothing to lose: it does not run, or nothing is on it yet. Otherwise one by one and only when
-    everything stands: workers first, the master last; or the master first where it brings a newer Kubernetes, because no
-    kubelet may be newer than its API server.
+    everything stands: workers first, the master last.
     """
     stale = [node for node in wanted.nodes if pods[node.name].stale]
     for node in stale:
         pod = pods[node.name]
         if pod.status != "Terminating" and (not pod.runs or _is_empty(node, seen)):
             return node.name
-    if not complete or not all(pod.runs for pod in pods.values()):
+    if not settled or not all(pod.runs for pod in pods.values()):
         return ""
-    master = wanted.node(wanted.master)
-    was, now = minor_of(pods[master.name].image), minor_of(master.image)
-    newer = was is not None and now is not None and now > was
-    ordered = sorted(stale, key=lambda node: (node.role == "master") != newer)
+    ordered = sorted(stale, key=lambda node: node.role == "master")
     return ordered[0].name if ordered else ""
+
+
+def image_for(node: NodeWanted, wanted: Wanted, seen: Observed) -> str:
+    """The image a node's StatefulSet should have now.
+
+    A worker is given a newer Kubernetes only when the master has it, however often its pod is made anew meanwhile: no
+    kubelet may be newer than its API server.
+    """
+    if node.role == "worker" and _is_ahead(node.image, wanted, seen):
+        return installed_with(node.name, wanted, seen) or node.image
+    return node.image
+
+
+def _is_ahead(image: str, wanted: Wanted, seen: Observed) -> bool:
+    there, brought = minor_of(installed_with(wanted.master, wanted, seen)), minor_of(image)
+    return there is not None and brought is not None and brought > there
+
+
+def _is_held(node: NodeWanted, wanted: Wanted, seen: Observed, pods: Mapping[str, PodSeen]) -> bool:
+    """A new worker that waits for the master to be upgraded."""
+    return not installed_with(node.name, wanted, seen) and _is_ahead(pods[node.name].image, wanted, seen)
+
+
+def _is_behind(wanted: Wanted, pods: Mapping[str, PodSeen]) -> bool:
+    """A pod still brings another version than its node should have."""
+    return any(
+        (there := minor_of(pods[node.name].image)) is not None and there != (minor_of(node.image) or there)
+        for node in wanted.nodes
+    )
 
 
 def _is_empty(node: NodeWanted, seen: Observed) -> bool:
@@ -319,9 +359,10 @@ def started(step: Step, record: Record, wanted: Wanted, now: float, pod: PodSeen
     fresh = record.state not in {"Running", "Retrying"} or is_asked_anew(record, wanted)
     attempt = 1 if fresh else record.attempt + (record.state == "Retrying")
     begun = record.started if record.state == "Running" else now
-    return Record(
-        "Running", attempt, begun, pod.uid, wanted.generation, "", wanted.request, inputs_of(step, wanted, pod)
-    )
+    inputs = inputs_of(step, wanted, pod)
+    if step.name in {CONTROL_PLANE, JOINED} and record.inputs:
+        inputs = record.inputs  # an earlier try may turn out to have worked, with the image it had
+    return Record("Running", attempt, begun, pod.uid, wanted.generation, "", wanted.request, inputs)
 
 
 def inputs_of(step: Step, wanted: Wanted, pod: PodSeen) -> str:

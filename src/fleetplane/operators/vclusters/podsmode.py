@@ -114,7 +114,10 @@ class PodsMode:
         addresses: Mapping[str, list[str]],
         taken: Sequence[ports.Conflict],
     ) -> None:
-        children = machines.children(vcluster, addresses, awake=not observing.is_stopped(vcluster))
+        around = _Round(self, context, vcluster)
+        wanted, seen = around.wanted(), around.observe()
+        images = {node.name: plan.image_for(node, wanted, seen) for node in wanted.nodes}
+        children = machines.children(vcluster, addresses, images, awake=not wanted.paused)
         if taken:
             children = [one for one in children if one["kind"] != "Service"]
         await self._renew_access_pod(context, vcluster)

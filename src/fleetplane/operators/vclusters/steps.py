@@ -24,6 +24,7 @@ from fleetplane.operators.vclusters.machines import pod_name
 from fleetplane.operators.vclusters.plan import Record, Step
 
 ADMIN_CONF: Final = "/etc/kubernetes/admin.conf"
+CA: Final = "/etc/kubernetes/pki/ca.crt"
 KUBELET_CONF: Final = "/var/lib/kubelet/config.yaml"
 KUBELET_ACCOUNT: Final = "/etc/kubernetes/kubelet.conf"
 INIT_SECONDS: Final = 1200.0
@@ -161,7 +162,7 @@ class Steps:
                     raise StepFailed("the control plane did not come up in time", permanent=True)
                 raise StepPending(5)
             await self._exclusively(site, site.master, ["./reset-kubernetes.sh"], timeout=300)
-        command = ["./init-kubernetes.sh", site.pod_cidr, site.service_cidr]
+        command = ["sh", "-c", _INIT, "init-kubernetes.sh", site.pod_cidr, site.service_cidr]
         try:
             await self._exclusively(site, site.master, command, timeout=INIT_SECONDS)
         except StepFailed as failure:
@@ -190,7 +191,7 @@ class Steps:
         return (await self._run(site, site.master, [*_KUBECTL, "get", "--raw=/livez"])).code == 0
 
     async def _has_begun(self, site: Site) -> bool:
-        return (await self._run(site, site.master, ["test", "-e", "/etc/kubernetes/pki/ca.crt"])).code == 0
+        return (await self._run(site, site.master, ["test", "-e", CA])).code == 0
 
     async def _untaint(self, site: Site) -> None:
         command = [*_KUBECTL, "taint", "nodes", "--all", f"{_role_key(site.minor)}-"]
@@ -221,7 +222,8 @@ class Steps:
             await self._exclusively(site, node, command, stdin=wanted, timeout=300)
         finally:
             token_id = parsed["token"].partition(".")[0]
-            await self._run(site, site.master, ["kubeadm", "token", "delete", token_id])
+            with suppress(ApiError, TimeoutError):  # it ends by itself after a while
+                await self._run(site, site.master, ["kubeadm", "token", "delete", token_id])
 
     async def _reserve(self, site: Site, node: str) -> None:
         """Written anew, whatever was reserved before: the node may have come to another host."""
@@ -267,7 +269,7 @@ class Steps:
         """A command beside which no other such command runs on the node, not even one whose caller has died."""
         held = ["flock", "--nonblock", "--close", f"--conflict-exit-code={_BUSY}", _LOCK]
         result = await self._run(site, node, [*held, *command], stdin=stdin, timeout=timeout)
-        if result.code == _BUSY:
+        if result.code in {_BUSY, _BEGUN}:
             raise StepPending(5)
         if result.code != 0:
             raise StepFailed(_told(command, result))
@@ -290,6 +292,9 @@ class Steps:
 
 _LOCK: Final = "/run/vk8s.lock"
 _BUSY: Final = 75
+_BEGUN: Final = 76
+_INIT: Final = f'[ ! -e {CA} ] || exit {_BEGUN}; exec ./init-kubernetes.sh "$@"'
+"""Looked at once more under the lock: whoever held it until now may have begun."""
 _KUBECTL: Final = ("kubectl", f"--kubeconfig={ADMIN_CONF}")
 
 
@@ -324,7 +329,7 @@ def join_configuration(parsed: re.Match[str], name: str, minor: int | None) -> b
 def _told(command: Sequence[str], result: Outcome) -> str:
     """For people: which command, its code and its last words; never what went in."""
     last = (result.stderr.strip() or result.stdout.strip()).rpartition("\n")[2][:200]
-    name = command[0].removeprefix("./")
+    name = (command[3] if command[:2] == ["sh", "-c"] else command[0]).removeprefix("./")
     return f"{name} ended with exit code {result.code}" + (f": {redacted(last)}" if last else "")
 
 
