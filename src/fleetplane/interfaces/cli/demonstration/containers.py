@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleetplane.node.podman.host import HostFacts, look_at_host
-from fleetplane.node.processes import run_command
+from fleetplane.node.processes import CommandFailure, run_command
 from fleetplane.node.runtime import Label
 
 
@@ -21,7 +21,12 @@ class Container:
     pod: str
     pid: int
     began: str
-    running: bool
+    status: str
+
+    @property
+    def running(self) -> bool:
+        """It has a process, frozen or not."""
+        return self.status in {"running", "paused"}
 
 
 class Containers:
@@ -39,14 +44,19 @@ class Containers:
         ids = (await self._podman(*words)).decode().split()
         if not ids:
             return []
-        found = json.loads(await self._podman("inspect", *ids))
+        try:
+            found = json.loads(await self._podman("container", "inspect", *ids))
+        except CommandFailure as error:
+            if "no such" not in str(error):
+                raise
+            return await self.list()  # one has gone in between
         return [
             Container(
                 one["Id"],
                 (one["Config"].get("Labels") or {}).get(Label.UID, ""),
                 one["State"]["Pid"],
                 one["State"]["StartedAt"],
-                one["State"]["Status"] in {"running", "paused"},
+                one["State"]["Status"],
             )
             for one in found
         ]

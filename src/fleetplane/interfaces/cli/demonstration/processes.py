@@ -6,10 +6,11 @@ Each runs in a session of its own, so that Ctrl-C reaches the demo alone, which 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,12 +22,15 @@ _MODULE = "fleetplane.interfaces.cli"
 
 
 class Child:
-    """One process that says ``ready …`` on its standard output when it serves; the rest goes to ``log``."""
+    """One process that says ``ready …`` on its standard output when it serves; the rest goes to ``log``.
+
+    Not asyncio's: its transports kill a process when the loop closes, and a demo that is kept goes on.
+    """
 
     def __init__(self, module: str, arguments: Sequence[str], log: Path) -> None:
         self._words = [sys.executable, "-m", module, *arguments]
         self._log = log
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int:
@@ -36,22 +40,24 @@ class Child:
         """Start it; the words of its ready line. Raises StepFailed with the last thing it said."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("FLEETPLANE_")}
         with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._words,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
+            self._process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own program; starting it takes a moment only
+                self._words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 stderr=log,
                 env=environment,
                 start_new_session=True,
             )
-        assert self._process.stdout is not None
+        said = self._process.stdout
+        assert said is not None
         try:
             async with asyncio.timeout(READY_SECONDS):
-                line = (await self._process.stdout.readline()).decode()
+                line = (await asyncio.to_thread(said.readline)).decode()
         except TimeoutError:
-            raise StepFailed(f"it was not ready after {READY_SECONDS:.0f} seconds; its log is {self._log}") from None
+            self._process.kill()
+            raise StepFailed(f"it was not ready after {READY_SECONDS:.0f} seconds") from None
         if not line.startswith("ready "):
-            await self._process.wait()
+            await self._ended()
             raise StepFailed(_last_words(self._log))
         return line.split()[1:]
 
@@ -63,23 +69,21 @@ class Child:
         await self._end(signal.SIGTERM)
 
     async def _end(self, number: signal.Signals) -> None:
-        if self._process is None or self._process.returncode is not None:
+        if self._process is None or self._process.poll() is not None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await self._process.wait()
-        except TimeoutError:
+        self._process.send_signal(number)
+        if not await self._ended():
             self._process.kill()
-            await self._process.wait()
+            await self._ended()
 
-    def let_go(self) -> None:
-        """Forget it: it goes on after the demo."""
-        if self._process is not None:
-            transport = self._process._transport  # type: ignore[attr-defined]
-            transport._proc = None
-            transport.close()
+    async def _ended(self) -> bool:
+        assert self._process is not None
+        deadline = time.monotonic() + STOP_SECONDS
+        while self._process.poll() is None:
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.005)
+        return True
 
 
 def plane(data_dir: Path, port: int, runtime: str, nodes: int, log: Path) -> Child:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from fleetplane.client.http import connect_to
 from fleetplane.client.kubeconfig import load
 from fleetplane.client.protocol import Client
+from fleetplane.interfaces.cli.connection import FIELD_MANAGER
 from fleetplane.interfaces.cli.demonstration import processes
 from fleetplane.interfaces.cli.demonstration.containers import Containers
 from fleetplane.interfaces.cli.demonstration.place import Place
@@ -25,7 +26,6 @@ from fleetplane.operators.peerpods.kinds import PeerPodConfig
 from fleetplane.operators.vclusters.kinds import Vk8s
 from fleetplane.operators.vehicles.kinds import DevRes, VehContainerConfig, VehDeployment, VehPod
 
-FIELD_MANAGER: Final = "fleetplane-demo"
 _KINDS: Final[Mapping[str, ResourceRef]] = {
     "ConfigMap": CONFIG_MAPS,
     "Deployment": DEPLOYMENTS,
@@ -92,12 +92,6 @@ class Stage:
         for one in (self.workers, self.plane):
             if one is not None:
                 await one.stop()
-
-    def let_go(self) -> None:
-        """Let the processes go on without us."""
-        for one in (self.workers, self.plane):
-            if one is not None:
-                one.let_go()
 
     async def apply(self, file: Path, client: Client | None = None) -> list[Object]:
         """Apply every object of a file, as ``fleetplane apply -f`` does."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -42,14 +43,8 @@ class Summary:
     def again(self, done: Done) -> str:
         """The command that repeats a step in a demo that is kept."""
         up = f"--data-dir {self.root}/plane" + (f" --port {self.port}" if self.kept else "")
-        filled = done.step.again.format(
-            place=self.root, plane_pid=self.pid if self.kept else "<pid of the plane>", up=up
-        )
-        return (
-            filled.replace(_NAME, program(), 1)
-            if filled.startswith(_NAME)
-            else filled.replace(f" {_NAME}", f" {program()}")
-        )
+        known = {"place": self.root, "pid": self.pid if self.kept else "PID", "up": up, **done.outcome.facts}
+        return re.sub(rf"(?<![\w/.-]){_NAME}(?= )", program(), done.step.again.format(**known))
 
     def paste(self) -> list[str]:
         """The kubeconfig, a ``get``, and a file to edit."""

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -35,51 +36,42 @@ async def _ready(stage: Stage, say: Say) -> Outcome:
     return Outcome(took, "ready, from an empty folder", "process, TLS, SQLite")
 
 
+def _anew(file: str, options: str = "", wait: str = " --wait") -> str:
+    """The command that takes away what a file says and makes it once more."""
+    return f"fleetplane{options} delete -f {{place}}/{file} && fleetplane{options} apply -f {{place}}/{file}{wait}"
+
+
+_CHOSEN = f" --cluster {vclusters.CHOSEN}"
 STEPS: Final = (
-    Step("ready", "A plane starts", "fleetplane up --data-dir {place}/plane", _ready),
+    Step("ready", "A plane starts", "fleetplane up --port 0 --data-dir {place}/another", _ready),
     Step(
         "refused",
         "The camera as a privileged container",
         "fleetplane apply -f {place}/camera-refused.yaml",
         vehicles.refused,
     ),
-    Step("camera", "The camera, mended", "fleetplane apply -f {place}/camera.yaml --wait", vehicles.runs),
+    Step("camera", "The camera, mended", _anew("camera.yaml"), vehicles.runs),
     Step(
         "switchover",
         "The active brake monitor dies",
-        "fleetplane delete pod -n system-application brake-monitor-a --grace-period=1",
+        "fleetplane delete pod -n system-application {tookOver} --grace-period=1",
         vehicles.switched,
     ),
-    Step("crash", "The plane is killed and comes back", "kill -9 {plane_pid}; fleetplane up {up}", crash.survived),
-    Step(
-        "vclusters",
-        "A hundred virtual clusters",
-        "fleetplane apply -f {place}/vclusters.yaml --wait",
-        vclusters.created,
-    ),
-    Step(
-        "deployed",
-        "A Deployment in one of them",
-        f"fleetplane --kubeconfig {{place}}/{vclusters.CHOSEN}.kubeconfig apply -f {{place}}/hello.yaml --wait",
-        vclusters.deployed,
-    ),
-    Step(
-        "peerpods",
-        "A limit of ten peer pods",
-        "fleetplane apply -f {place}/peerpods.yaml",
-        peerpods.spread,
-    ),
+    Step("crash", "The plane is killed and comes back", "kill -9 {pid}; fleetplane up {up}", crash.survived),
+    Step("vclusters", "A hundred virtual clusters", _anew("vclusters.yaml"), vclusters.created),
+    Step("deployed", "A Deployment in one of them", _anew("hello.yaml", _CHOSEN), vclusters.deployed),
+    Step("peerpods", "A limit of ten peer pods", _anew("peerpods.yaml", wait=""), peerpods.spread),
 )
 
 
-def run_demo(runtime: str, keep: bool, data_dir: Path | None, output: str) -> None:
+def run_demo(runtime: str, keep: bool, data_dir: Path | None, output: str, steps: Sequence[Step] = STEPS) -> None:
     """Run the tour. Raises CommandError with the sentence that says which step failed."""
     configure_logging("error")
     root = data_dir or (KEPT if keep else Path(tempfile.mkdtemp(prefix="fleetplane-demo-")))
     place = Place(root)
-    screen = Screen(STEPS, as_json=output == "json")
+    screen = Screen(steps, as_json=output == "json")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(place, runtime, keep, screen))
+        runner.run(_run(place, runtime, keep, screen, steps))
 
 
 def stop_demo(data_dir: Path | None) -> None:
@@ -93,7 +85,7 @@ def stop_demo(data_dir: Path | None) -> None:
         raise CommandError(f"not everything could be removed: {error.message}") from None
 
 
-async def _run(place: Place, runtime: str, keep: bool, screen: Screen) -> None:
+async def _run(place: Place, runtime: str, keep: bool, screen: Screen, steps: Sequence[Step]) -> None:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -105,7 +97,7 @@ async def _run(place: Place, runtime: str, keep: bool, screen: Screen) -> None:
     failure = ""
     try:
         with screen:
-            for step in STEPS:
+            for step in steps:
                 done.append(Done(step, await _one(stage, step, screen)))
     except StepFailed as error:
         failure = str(error)
@@ -114,15 +106,24 @@ async def _run(place: Place, runtime: str, keep: bool, screen: Screen) -> None:
         raise
     seconds = time.perf_counter() - started
     if keep and (stage.plane is not None and not failure):
-        stage.let_go()
         await stage.close_client()
     else:
+        failure += _log_kept(place) if failure else ""
         await _end(stage)
     screen.finish(
         Summary(tuple(done), failure, seconds, place, keep, stage.plane.pid if stage.plane else 0, stage.port)
     )
     if failure:
         raise CommandError(f"the demo failed: {failure}")
+
+
+def _log_kept(place: Place) -> str:
+    """Where the plane's log is after its folder has gone; nothing where it wrote none."""
+    if not place.log.is_file() or not place.log.stat().st_size:
+        return ""
+    with tempfile.NamedTemporaryFile("wb", prefix="fleetplane-demo-", suffix=".log", delete=False) as kept:
+        kept.write(place.log.read_bytes())
+    return f"; the plane's log is {kept.name}"
 
 
 async def _end(stage: Stage) -> None:
@@ -140,7 +141,7 @@ async def _one(stage: Stage, step: Step, screen: Screen) -> Outcome:
     except TimeoutError:
         said = f" ({screen.told})" if screen.told else ""
         message = f"not done after {STEP_SECONDS:.0f} seconds{said}"
-        raise StepFailed(f"{step.title}: {message}; the plane's log is {stage.place.log}") from None
+        raise StepFailed(f"{step.title}: {message}") from None
     except (StepFailed, ApiError, CommandFailure, ConfigError) as error:
         message = error.message if isinstance(error, ApiError) else str(error)
         raise StepFailed(f"{step.title}: {message}") from None

@@ -8,7 +8,8 @@ import time
 from typing import Final
 
 from fleetplane.client.protocol import Client
-from fleetplane.interfaces.cli.demonstration.stage import FIELD_MANAGER, Stage, until
+from fleetplane.interfaces.cli.connection import FIELD_MANAGER
+from fleetplane.interfaces.cli.demonstration.stage import Stage, until
 from fleetplane.interfaces.cli.demonstration.steps import Outcome, Say, StepFailed
 from fleetplane.model import yaml as kube_yaml
 from fleetplane.model.builtin.types import DEPLOYMENTS, PODS, SECRETS

@@ -83,6 +83,8 @@ async def switched(stage: Stage, say: Say) -> Outcome:
     container = None if stage.containers is None else await stage.containers.of_pod(uid(pod))
     if stage.containers is not None and container is None:
         raise StepFailed(f"the plane says that {name(pod)} runs, but Podman has no container of it")
+    if stage.containers is not None:
+        await until(lambda: _frozen(stage, standby["name"]))
     say(f"killing {name(pod)}")
     killed_at, started = stage.environment.now(), time.perf_counter()
     if stage.containers is None or container is None:
@@ -119,6 +121,13 @@ async def _redundant(stage: Stage) -> Object | None:
     found = await stage.client.get(VehDeployment, BRAKE, "default")
     states = [(one.get("role"), one.get("state")) for one in (found.get("status") or {}).get("instances") or ()]
     return found if sorted(states) == [("active", "Running"), ("passive", "Standby")] else None
+
+
+async def _frozen(stage: Stage, standby: str) -> bool:
+    """Whether the standby's processes stand still, by Podman's word: one that still ran would seem to take over at once."""
+    pod = await stage.client.get(PODS, standby, BRAKE_NAMESPACE)
+    container = await stage.containers.of_pod(uid(pod)) if stage.containers else None
+    return container is not None and container.status == "paused"
 
 
 async def _took_over(stage: Stage, before: Object) -> Object | None:
