@@ -27,8 +27,8 @@ $(VENV)/.lint: $(VENV)/.test
 system-packages: ## Install the Debian packages the node and its tests use, where that is possible
 	@sh tools/system_packages.sh
 
-demo: system-packages $(VENV)/.runtime ## Set up everything and run the main job
-	$(BIN)/fleetplane demo
+demo: system-packages $(VENV)/.runtime ## Set up everything and take the tour (ARGS=--keep leaves it running)
+	$(BIN)/fleetplane demo $(ARGS)
 
 test: system-packages $(VENV)/.test ## Set up everything and pass the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not soak"
