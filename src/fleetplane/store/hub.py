@@ -38,6 +38,8 @@ _Shape = tuple[bool, bool, bool]
 _Scope = tuple[str | None, str | None, str | None]
 _At = TypeVar("_At", _Scope, Term)
 _TRIM_AT = 256
+_KEPT_RENDERED = 512
+"""Newest changes whose encodings stay for all watchers to share; a change's encodings take three times its own memory."""
 
 
 class Window:
@@ -52,11 +54,15 @@ class Window:
         self._max_bytes = max_bytes
         self._room = max_bytes
         self._order: deque[Event] = deque()
+        self._newest: deque[Event] = deque()
         self._by_resource: dict[tuple[str, str], deque[Event]] = {}
 
     def add(self, event: Event) -> None:
         key = event.record.key
         self._order.append(event)
+        self._newest.append(event)
+        if len(self._newest) > _KEPT_RENDERED:
+            self._newest.popleft().record.rendered = None
         mine = self._by_resource.get((key.group, key.resource))
         if mine is None:
             mine = self._by_resource[key.group, key.resource] = deque()
