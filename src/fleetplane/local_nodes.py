@@ -43,7 +43,7 @@ class LocalNodes:
     async def start(self, start_task: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         """Start them as tasks, which raise PlaneError, and wait for up to a hundred of them to be registered."""
         runtime, _reason = choose_runtime(self._settings.runtime)
-        if runtime == "podman":
+        if runtime in {"podman", "cri"}:
             await self._start_this_machine(start_task)
         elif runtime == "simulated":
             await self._start_simulated(start_task)
@@ -84,6 +84,7 @@ class LocalNodes:
                     self._environment,
                     pod_networks=[one.strip() for one in settings.pod_cidrs.split(",")],
                     service_client=self._client_as(PROXY_USER),
+                    cri_socket=settings.cri_socket if settings.runtime == "cri" else None,
                     on_ready=ready.set_result,
                 )
             except RuntimeFailure as error:

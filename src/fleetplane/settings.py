@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-RuntimeName = Literal["auto", "podman", "simulated", "none"]
+RuntimeName = Literal["auto", "podman", "cri", "simulated", "none"]
 _PREFIX = "FLEETPLANE_"
 
 
@@ -28,6 +28,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 6443
     runtime: RuntimeName = "auto"
+    cri_socket: str = ""
     nodes: int = 1
     store: str = "sqlite"
     operators: str = "all"
@@ -84,8 +85,8 @@ def _checked(values: dict[str, Any]) -> Settings:
             continue
         made[one.name] = _typed(one.name, values[one.name])
     settings = Settings(**made)
-    if settings.runtime not in ("auto", "podman", "simulated", "none"):
-        raise SettingsError(f"runtime must be auto, podman, simulated or none, not {settings.runtime!r}")
+    if settings.runtime not in ("auto", "podman", "cri", "simulated", "none"):
+        raise SettingsError(f"runtime must be auto, podman, cri, simulated or none, not {settings.runtime!r}")
     if not 0 <= settings.port <= 65535:
         raise SettingsError(f"port must be between 0 and 65535, not {settings.port}")
     if not 0 <= settings.nodes <= 100_000:

@@ -10,16 +10,19 @@ import asyncio
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fleetplane.model.environment import Environment
+from fleetplane.model.environment import Environment, SystemEnvironment
+from fleetplane.node.cri import CriRuntime, find_socket
 from fleetplane.node.machine import pressures
 from fleetplane.node.network import PATH, why_no_bridge
 from fleetplane.node.podman.host import HostFacts, look_at_host
 from fleetplane.node.processes import CommandFailure, run_command
+from fleetplane.node.runtime import RuntimeFailure
 
 Verdict = Literal["works", "limited", "missing"]
 
@@ -34,8 +37,13 @@ class Finding:
     advice: str = ""
 
 
-async def check_node(data_dir: Path, environment: Environment, *, run_container: bool = True) -> list[Finding]:
-    """Everything a node needs, most important first. Never raises for what it finds."""
+async def check_node(
+    data_dir: Path, environment: Environment, *, run_container: bool = True, cri_socket: str = ""
+) -> list[Finding]:
+    """Everything a node needs, most important first. Never raises for what it finds.
+
+    ``cri_socket`` is where a CRI runtime is looked for besides the usual places.
+    """
     host = look_at_host()
     findings = [
         await check_podman(host),
@@ -46,6 +54,8 @@ async def check_node(data_dir: Path, environment: Environment, *, run_container:
     ]
     if run_container and host.podman:
         findings.insert(1, await check_container(host, environment))
+    if socket := cri_socket or find_socket():
+        findings.append(await check_cri(socket))
     findings.append(check_memory(data_dir))
     return findings
 
@@ -71,6 +81,30 @@ async def check_podman(host: HostFacts) -> Finding:
         )
     rights = "as root" if host.root else "rootless"
     return Finding("Podman", "works", f"Podman {number} is installed, used {rights}.")
+
+
+async def check_cri(socket: str) -> Finding:
+    """Looking makes nothing: the runtime is asked for its version and what it lacks."""
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            runtime = await CriRuntime.open(socket, Path(directory), "check", SystemEnvironment())
+        except RuntimeFailure as error:
+            return Finding(
+                "CRI runtime", "limited", f"It cannot be used: {error.message}.", "Only --runtime cri needs it."
+            )
+        try:
+            info = await runtime.info()
+            image = await runtime.missing_sandbox_image()
+        finally:
+            await runtime.close()
+    found = f"{info.name} {info.version} listens at {socket}"
+    if image:
+        advice = f"Pull or import {image} (ctr --namespace k8s.io images import …); every pod needs it."
+        return Finding("CRI runtime", "limited", f"{found}, without the image its pods begin with.", advice)
+    if info.notes:
+        advice = "Configure a CNI network to give pods one of their own."
+        return Finding("CRI runtime", "limited", f"{found}; {info.notes[0]}.", advice)
+    return Finding("CRI runtime", "works", f"{found}; use it with --runtime cri.")
 
 
 def check_cgroups(host: HostFacts) -> Finding:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from fleetplane.client.protocol import Client
 from fleetplane.model.environment import Environment
@@ -33,14 +33,20 @@ from fleetplane.node.services import DnsServer, ServiceProxy, remove_rules, why_
 from fleetplane.node.services.zone import build_zone
 from fleetplane.node.volumes.manager import remove_pod_directories
 
+if TYPE_CHECKING:
+    from fleetplane.node.cri.cni import CniNetwork
+    from fleetplane.node.cri.runtime import CriRuntime
+
 OWNER: Final = "owner"
+RUNTIME: Final = "runtime"
+"""A file with the socket of the CRI runtime a node uses; there is none where it uses Podman."""
 
 _log = logging.getLogger(__name__)
 
 
-def choose_runtime(wanted: str = "auto") -> tuple[Literal["podman", "simulated", "none"], str]:
+def choose_runtime(wanted: str = "auto") -> tuple[Literal["podman", "cri", "simulated", "none"], str]:
     """The runtime to use and why. ``auto`` takes Podman where it is installed, and simulates otherwise."""
-    if wanted in {"simulated", "none"}:
+    if wanted in {"cri", "simulated", "none"}:
         return wanted, "as asked"  # type: ignore[return-value]
     host = look_at_host()
     if host.podman:
@@ -78,25 +84,35 @@ async def run_local_node(
     pod_networks: Sequence[str] = ("10.88.0.0/16", "fd00:10:88::/64"),
     service_client: Client | None = None,
     by_handler: Mapping[str, ContainerRuntime] | None = None,
+    cri_socket: str | None = None,
     on_ready: Callable[[NodeAgent], None] | None = None,
 ) -> None:
-    """Run this machine as a node on Podman until cancelled. Raises RuntimeFailure when Podman cannot be used.
+    """Run this machine as a node until cancelled. Raises RuntimeFailure when its container runtime cannot be used.
 
-    ``by_handler`` are runtimes for pods whose RuntimeClass has one of these handlers; they are closed at the end too.
+    That is Podman; or, with ``cri_socket``, what listens there (empty: in one of the usual places). ``by_handler`` are
+    runtimes for pods whose RuntimeClass has one of these handlers; they are closed at the end too.
 
     ``service_client`` may list and watch Services and EndpointSlices, which a node's own identity may not; without one,
     Services have no addresses and no names on this node.
     """
     settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     instance = instance_id(settings.directory, environment)
-    network, note = pod_network(instance, pod_networks)
     sockets = sockets_root() / instance
-    runtime = await PodmanRuntime.open(look_at_host(), sockets, network, instance, environment, [note] if note else [])
+    network: PodNetwork | CniNetwork
+    runtime: PodmanRuntime | CriRuntime
+    socket = ""
+    if cri_socket is None:
+        network, note = pod_network(instance, pod_networks)
+        notes = [note] if note else []
+        runtime = await PodmanRuntime.open(look_at_host(), sockets, network, instance, environment, notes)
+    else:
+        runtime = await _open_cri(cri_socket, settings.directory, instance, environment)
+        network, socket = runtime.network, runtime.socket
     try:
-        write_private(sockets / OWNER, str(settings.directory.absolute()).encode())
+        await asyncio.to_thread(_note_owner, settings.directory, sockets, socket)
         own = replace(settings, pod_networks=network.networks, volatile=sockets)
         async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
-            group.create_task(_sweep(runtime))
+            group.create_task(_sweep(runtime, socket))
             if network.bridge and service_client is not None:
                 dns = await _start_dns(stack, own, network, environment)
                 own = replace(own, cluster_dns=network.gateways if dns is not None else own.cluster_dns)
@@ -109,7 +125,7 @@ async def run_local_node(
 
 
 async def _start_dns(
-    stack: AsyncExitStack, settings: NodeSettings, network: PodNetwork, environment: Environment
+    stack: AsyncExitStack, settings: NodeSettings, network: PodNetwork | CniNetwork, environment: Environment
 ) -> DnsServer | None:
     """The node's DNS server, where it can be had; its pods use the host's resolver otherwise."""
     if reason := why_no_dns():
@@ -126,7 +142,12 @@ async def _start_dns(
 
 
 def _proxy(
-    client: Client, environment: Environment, instance: str, network: PodNetwork, dns: DnsServer | None, domain: str
+    client: Client,
+    environment: Environment,
+    instance: str,
+    network: PodNetwork | CniNetwork,
+    dns: DnsServer | None,
+    domain: str,
 ) -> ServiceProxy:
     def on_change(services: list[Object], slices: list[Object]) -> None:
         if dns is not None:
@@ -143,7 +164,7 @@ async def remove_local_node(directory: Path, environment: Environment) -> None:
     if not await asyncio.to_thread((directory / "instance").exists):
         return
     instance = instance_id(directory, environment)
-    runtime = await PodmanRuntime.open(look_at_host(), sockets_root() / instance, HostNetwork(), instance, environment)
+    runtime = await _open_for_removal(directory, instance, environment)
     try:
         await _remove(runtime, instance)
     finally:
@@ -152,10 +173,35 @@ async def remove_local_node(directory: Path, environment: Environment) -> None:
     await asyncio.to_thread(remove_pod_directories, directory / "volumes")
 
 
-async def _sweep(runtime: PodmanRuntime) -> None:
+async def _open_cri(socket: str, directory: Path, instance: str, environment: Environment) -> CriRuntime:
+    from fleetplane.node.cri import CriRuntime, find_socket  # noqa: PLC0415 - most nodes need none of it
+
+    return await CriRuntime.open(socket or find_socket(), directory, instance, environment)
+
+
+def _note_owner(directory: Path, sockets: Path, socket: str) -> None:
+    """For whoever removes this node one day, or finds that its directory is gone."""
+    sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(sockets / OWNER, str(directory.absolute()).encode())
+    for place in (directory, sockets):
+        if socket:
+            write_private(place / RUNTIME, socket.encode())
+        else:
+            (place / RUNTIME).unlink(missing_ok=True)
+
+
+async def _open_for_removal(directory: Path, instance: str, environment: Environment) -> PodmanRuntime | CriRuntime:
+    try:
+        socket = await asyncio.to_thread((directory / RUNTIME).read_text)
+    except OSError:
+        return await PodmanRuntime.open(look_at_host(), sockets_root() / instance, HostNetwork(), instance, environment)
+    return await _open_cri(socket, directory, instance, environment)
+
+
+async def _sweep(runtime: PodmanRuntime | CriRuntime, socket: str) -> None:
     """Remove what planes left whose directories are gone: nobody will ever ask for it again."""
-    for instance, owner in await asyncio.to_thread(_owners, sockets_root()):
-        if instance == runtime.instance or await asyncio.to_thread((owner / "instance").exists):
+    for instance, owner, other in await asyncio.to_thread(_owners, sockets_root()):
+        if instance == runtime.instance or other != socket or await asyncio.to_thread((owner / "instance").exists):
             continue
         _log.info("removing what a plane in %s left behind", owner)
         try:
@@ -163,23 +209,26 @@ async def _sweep(runtime: PodmanRuntime) -> None:
         except RuntimeFailure as error:
             _log.warning("what a plane in %s left behind is still there: %s", owner, error.message)
             continue
-        service = PodmanService(look_at_host(), sockets_root() / instance)
-        await service.stop()
+        if not socket:
+            service = PodmanService(look_at_host(), sockets_root() / instance)
+            await service.stop()
         await asyncio.to_thread(remove_tree, sockets_root() / instance)
 
 
-async def _remove(runtime: PodmanRuntime, instance: str) -> None:
+async def _remove(runtime: PodmanRuntime | CriRuntime, instance: str) -> None:
     await runtime.remove_instance(instance)
     if not why_no_bridge():
         await BridgeNetwork(instance, ()).remove_all()
         await remove_rules(instance)
 
 
-def _owners(root: Path) -> list[tuple[str, Path]]:
+def _owners(root: Path) -> list[tuple[str, Path, str]]:
+    """Instances, their directories, and the sockets of their CRI runtimes."""
     found = []
     for entry in root.iterdir() if root.is_dir() else ():
         try:
-            found.append((entry.name, Path((entry / OWNER).read_text())))
+            cri = entry / RUNTIME
+            found.append((entry.name, Path((entry / OWNER).read_text()), cri.read_text() if cri.exists() else ""))
         except OSError:
             continue
     return found

@@ -61,9 +61,17 @@ async def create_token(client: Client, lifetime: timedelta, environment: Environ
 
 
 async def run_joined_node(
-    data_dir: Path, server: str, token: str, ca: bytes | None, name: str, say: Callable[[str], None]
+    data_dir: Path,
+    server: str,
+    token: str,
+    ca: bytes | None,
+    name: str,
+    say: Callable[[str], None],
+    cri_socket: str | None = None,
 ) -> None:
     """Join if this machine has not joined yet, then run the node until cancelled.
+
+    Containers run on Podman or, with ``cri_socket``, on the CRI runtime there (empty: in one of the usual places).
 
     Raises:
         CommandError: the plane cannot be reached, the token is not good, or the request is not approved in time.
@@ -85,7 +93,7 @@ async def run_joined_node(
         client = await connect_to(access, environment)
         try:
             async with asyncio.TaskGroup() as group:
-                running = group.create_task(_run(access, client, data_dir, node, environment, say))
+                running = group.create_task(_run(access, client, data_dir, node, environment, say, cri_socket))
                 await _until_old(access, environment)
                 await _obtain(client, kubeconfig, access.server, access.ca, node, environment)
                 running.cancel()
@@ -95,7 +103,13 @@ async def run_joined_node(
 
 
 async def _run(
-    access: Access, client: Client, data_dir: Path, node: str, environment: Environment, say: Callable[[str], None]
+    access: Access,
+    client: Client,
+    data_dir: Path,
+    node: str,
+    environment: Environment,
+    say: Callable[[str], None],
+    cri_socket: str | None,
 ) -> None:
     """The node, and once the plane knows it the tunnel by which its pods are reached."""
     settings = NodeSettings(data_dir / "nodes" / node, name=node, static_pods=data_dir / "static-pods")
@@ -108,7 +122,7 @@ async def _run(
                 name="the node's tunnel",
             )
 
-        await run_local_node(client, settings, environment, on_ready=ready)
+        await run_local_node(client, settings, environment, cri_socket=cri_socket, on_ready=ready)
 
 
 async def _until_old(access: Access, environment: Environment) -> None:

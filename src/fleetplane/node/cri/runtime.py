@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import math
 from collections.abc import AsyncIterator, Sequence
@@ -25,6 +26,7 @@ from fleetplane.node import freezer
 from fleetplane.node.cgroups import read_usage
 from fleetplane.node.cri import messages as cri
 from fleetplane.node.cri.api import CALL_SECONDS, RUNTIME, Answer, CriApi, Late
+from fleetplane.node.cri.cni import CniNetwork, read_network
 from fleetplane.node.cri.images import CriImages
 from fleetplane.node.cri.session import CriSession
 from fleetplane.node.cri.spec import container_config, linux_resources, log_path, sandbox_config
@@ -94,9 +96,11 @@ class CriRuntime:
         environment: Environment,
         version: cri.VersionResponse,
         notes: Sequence[str],
+        network: CniNetwork,
         *,
         own_network: bool,
     ) -> None:
+        self.network = network
         self.instance = instance
         self.directory = directory
         self.socket = api.socket
@@ -124,7 +128,8 @@ class CriRuntime:
         api = CriApi(socket)
         try:
             version = await api.call(RUNTIME + "Version", cri.Empty(), cri.VersionResponse, timeout=10)
-            status = await api.call(RUNTIME + "Status", cri.StatusRequest(), cri.StatusResponse, timeout=10)
+            asked = cri.StatusRequest(verbose=True)
+            status = await api.call(RUNTIME + "Status", asked, cri.StatusResponse, timeout=10)
         except BaseException:
             await api.close()
             raise
@@ -137,10 +142,20 @@ class CriRuntime:
                 "pods share the host's network: the container runtime has no CNI configuration"
                 + (f" ({network.message})" if network is not None and network.message else "")
             )
-        return cls(api, directory, instance, environment, version, notes, own_network=own_network)
+        found = read_network(status.info) if own_network else CniNetwork()
+        return cls(api, directory, instance, environment, version, notes, found, own_network=own_network)
 
     async def info(self) -> RuntimeInfo:
         return RuntimeInfo(self._version.runtime_name or "cri", self._version.runtime_version, self._notes)
+
+    async def missing_sandbox_image(self) -> str:
+        """The image every sandbox begins with, where it is known and not here; the runtime would pull it."""
+        status = await self._call("Status", cri.StatusRequest(verbose=True), cri.StatusResponse)
+        try:
+            name = str(json.loads(status.info.get("config") or "{}").get("sandboxImage") or "")
+        except (ValueError, AttributeError):
+            return ""
+        return name if name and await self.image(name) is None else ""
 
     async def _call(self, method: str, request: Any, kind: type[Answer], *, timeout: float = CALL_SECONDS) -> Answer:
         return await self._api.call(RUNTIME + method, request, kind, timeout=timeout)

@@ -64,6 +64,8 @@ class PodmanService:
                 stdout=output,
                 stderr=output,
                 env=environment,
+                # Monitors of containers leave files where they were started from.
+                cwd=self.directory,
                 start_new_session=True,
             )
         (self.directory / "podman.pid").write_text(str(self._process.pid))

@@ -49,6 +49,15 @@ async def token(session: Session, ttl: str, output: str) -> None:
 @click.option("--ca-file", type=click.Path(path_type=Path), help="Certificate of the plane's authority (pki/ca.crt).")
 @click.option("--name", help="Name of the node; the machine's by default.")
 @click.option(
+    "--runtime",
+    envvar="FLEETPLANE_RUNTIME",
+    type=click.Choice(["podman", "cri"]),
+    default="podman",
+    show_default=True,
+    help="What runs pods.",
+)
+@click.option("--cri-socket", envvar="FLEETPLANE_CRI_SOCKET", default="", help="Where containerd listens.")
+@click.option(
     "--data-dir",
     envvar="FLEETPLANE_DATA_DIR",
     type=click.Path(path_type=Path),
@@ -65,6 +74,8 @@ def node(
     token: str | None,
     ca_file: Path | None,
     name: str | None,
+    runtime: str,
+    cri_socket: str,
     data_dir: Path,
     output: str,
 ) -> None:
@@ -75,7 +86,7 @@ def node(
     import asyncio
 
     if action == "check":
-        _check(data_dir, output)
+        _check(data_dir, output, cri_socket)
         return
     from fleetplane.interfaces.cli.joining import run_joined_node
     from fleetplane.interfaces.cli.logs import configure_logging
@@ -92,12 +103,13 @@ def node(
         click.echo(text, err=True)
 
     try:
-        asyncio.run(run_joined_node(data_dir, server or "", token or "", ca, name or "", say))
+        cri = cri_socket if runtime == "cri" else None
+        asyncio.run(run_joined_node(data_dir, server or "", token or "", ca, name or "", say, cri))
     except* (ApiError, RuntimeFailure) as group:
         raise CommandError(f"this machine cannot be a node now: {group.exceptions[0]}") from None
 
 
-def _check(data_dir: Path, output: str) -> None:
+def _check(data_dir: Path, output: str, cri_socket: str) -> None:
     import asyncio
     import json
     from dataclasses import asdict
@@ -105,7 +117,7 @@ def _check(data_dir: Path, output: str) -> None:
     from fleetplane.model.environment import SystemEnvironment
     from fleetplane.node.check import as_text, check_node
 
-    findings = asyncio.run(check_node(data_dir, SystemEnvironment()))
+    findings = asyncio.run(check_node(data_dir, SystemEnvironment(), cri_socket=cri_socket))
     if output == "json":
         click.echo(json.dumps([asdict(one) for one in findings], indent=2))
     else:

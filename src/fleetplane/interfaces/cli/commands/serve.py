@@ -47,7 +47,8 @@ up = Command(
     callback=_run,
     params=[
         *_shared(),
-        _setting("--runtime", "What runs pods: auto, podman, simulated or none [default: auto]."),
+        _setting("--runtime", "What runs pods: auto, podman, cri, simulated or none [default: auto]."),
+        _setting("--cri-socket", "Where containerd listens, for --runtime cri [default: one of the usual places]."),
         _setting("--nodes", "How many local nodes [default: 1].", type=int),
         _setting("--operators", "Which operators to run: all, none or a comma-separated list [default: all]."),
     ],
