@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from fleetplane.node.cri.runtime import CriRuntime
 
 OWNER: Final = "owner"
+POD_NETWORKS: Final = ("10.88.0.0/16", "fd00:10:88::/64")
+"""Where pods have their addresses unless said otherwise."""
 RUNTIME: Final = "runtime"
 """A file with the socket of the CRI runtime a node uses; there is none where it uses Podman."""
 
@@ -81,7 +83,7 @@ async def run_local_node(
     settings: NodeSettings,
     environment: Environment,
     *,
-    pod_networks: Sequence[str] = ("10.88.0.0/16", "fd00:10:88::/64"),
+    pod_networks: Sequence[str] = POD_NETWORKS,
     service_client: Client | None = None,
     by_handler: Mapping[str, ContainerRuntime] | None = None,
     cri_socket: str | None = None,

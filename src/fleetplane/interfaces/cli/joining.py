@@ -13,7 +13,8 @@ import json
 import secrets
 import socket
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from fleetplane.model.environment import Environment, SystemEnvironment, name_su
 from fleetplane.model.objects import Object, is_condition_true
 from fleetplane.node.agent import NodeAgent, NodeSettings
 from fleetplane.node.files import write_private
-from fleetplane.node.local import run_local_node
+from fleetplane.node.local import POD_NETWORKS, run_local_node
 from fleetplane.node.tunnel import keep_tunnel
 
 _SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
@@ -60,6 +61,17 @@ async def create_token(client: Client, lifetime: timedelta, environment: Environ
     return f"{token_id}.{secret}"
 
 
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """How a joined machine runs pods: on Podman or, with ``cri_socket``, on the CRI runtime there (empty: in one of the
+    usual places); with addresses from ``pod_networks``; ``reserved`` is kept from them.
+    """
+
+    cri_socket: str | None = None
+    pod_networks: Sequence[str] = POD_NETWORKS
+    reserved: Mapping[str, str] = field(default_factory=dict)
+
+
 async def run_joined_node(
     data_dir: Path,
     server: str,
@@ -67,11 +79,9 @@ async def run_joined_node(
     ca: bytes | None,
     name: str,
     say: Callable[[str], None],
-    cri_socket: str | None = None,
+    arrangement: Arrangement,
 ) -> None:
     """Join if this machine has not joined yet, then run the node until cancelled.
-
-    Containers run on Podman or, with ``cri_socket``, on the CRI runtime there (empty: in one of the usual places).
 
     Raises:
         CommandError: the plane cannot be reached, the token is not good, or the request is not approved in time.
@@ -93,7 +103,7 @@ async def run_joined_node(
         client = await connect_to(access, environment)
         try:
             async with asyncio.TaskGroup() as group:
-                running = group.create_task(_run(access, client, data_dir, node, environment, say, cri_socket))
+                running = group.create_task(_run(access, client, data_dir, node, environment, say, arrangement))
                 await _until_old(access, environment)
                 await _obtain(client, kubeconfig, access.server, access.ca, node, environment)
                 running.cancel()
@@ -109,10 +119,12 @@ async def _run(
     node: str,
     environment: Environment,
     say: Callable[[str], None],
-    cri_socket: str | None,
+    arrangement: Arrangement,
 ) -> None:
     """The node, and once the plane knows it the tunnel by which its pods are reached."""
-    settings = NodeSettings(data_dir / "nodes" / node, name=node, static_pods=data_dir / "static-pods")
+    settings = NodeSettings(
+        data_dir / "nodes" / node, name=node, static_pods=data_dir / "static-pods", reserved=arrangement.reserved
+    )
     async with asyncio.TaskGroup() as group:
 
         def ready(agent: NodeAgent) -> None:
@@ -122,7 +134,14 @@ async def _run(
                 name="the node's tunnel",
             )
 
-        await run_local_node(client, settings, environment, cri_socket=cri_socket, on_ready=ready)
+        await run_local_node(
+            client,
+            settings,
+            environment,
+            pod_networks=arrangement.pod_networks,
+            cri_socket=arrangement.cri_socket,
+            on_ready=ready,
+        )
 
 
 async def _until_old(access: Access, environment: Environment) -> None:

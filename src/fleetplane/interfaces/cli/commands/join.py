@@ -57,6 +57,10 @@ async def token(session: Session, ttl: str, output: str) -> None:
     help="What runs pods.",
 )
 @click.option("--cri-socket", envvar="FLEETPLANE_CRI_SOCKET", default="", help="Where containerd listens.")
+@click.option("--pod-cidrs", envvar="FLEETPLANE_POD_CIDRS", default="", help="Networks its pods have addresses of.")
+@click.option(
+    "--reserve", envvar="FLEETPLANE_RESERVE", default="", help="What is kept from pods, as in cpu=500m,memory=1Gi."
+)
 @click.option(
     "--data-dir",
     envvar="FLEETPLANE_DATA_DIR",
@@ -76,6 +80,8 @@ def node(
     name: str | None,
     runtime: str,
     cri_socket: str,
+    pod_cidrs: str,
+    reserve: str,
     data_dir: Path,
     output: str,
 ) -> None:
@@ -88,9 +94,10 @@ def node(
     if action == "check":
         _check(data_dir, output, cri_socket)
         return
-    from fleetplane.interfaces.cli.joining import run_joined_node
+    from fleetplane.interfaces.cli.joining import Arrangement, run_joined_node
     from fleetplane.interfaces.cli.logs import configure_logging
     from fleetplane.model.errors import ApiError
+    from fleetplane.node.local import POD_NETWORKS
     from fleetplane.node.runtime import RuntimeFailure
 
     configure_logging("warning")
@@ -103,10 +110,28 @@ def node(
         click.echo(text, err=True)
 
     try:
-        cri = cri_socket if runtime == "cri" else None
-        asyncio.run(run_joined_node(data_dir, server or "", token or "", ca, name or "", say, cri))
+        arrangement = Arrangement(
+            cri_socket=cri_socket if runtime == "cri" else None,
+            pod_networks=[one.strip() for one in pod_cidrs.split(",")] if pod_cidrs else POD_NETWORKS,
+            reserved=_quantities(reserve),
+        )
+        asyncio.run(run_joined_node(data_dir, server or "", token or "", ca, name or "", say, arrangement))
     except* (ApiError, RuntimeFailure) as group:
         raise CommandError(f"this machine cannot be a node now: {group.exceptions[0]}") from None
+
+
+def _quantities(text: str) -> dict[str, str]:
+    from fleetplane.model.quantity import Quantity
+
+    found: dict[str, str] = {}
+    for one in filter(None, text.split(",")):
+        name, _, amount = one.strip().partition("=")
+        try:
+            Quantity.parse(amount)
+        except ValueError:
+            raise CommandError(f"--reserve takes pairs such as cpu=500m,memory=1Gi; {one!r} is none") from None
+        found[name] = amount
+    return found
 
 
 def _check(data_dir: Path, output: str, cri_socket: str) -> None:
