@@ -20,6 +20,9 @@ $(VENV)/.test: $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --group test
 	@touch $@
 
+$(VENV)/debian/usr/bin/kubectl: $(VENV)/.test tools/debian_kubectl.sh
+	@sh tools/debian_kubectl.sh $(VENV)/debian
+
 $(VENV)/.lint: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --group lint
 	@touch $@
@@ -30,7 +33,7 @@ system-packages: ## Install the Debian packages the node and its tests use, wher
 demo: system-packages $(VENV)/.runtime ## Set up everything and take the tour (ARGS=--keep leaves it running)
 	$(BIN)/fleetplane demo $(ARGS)
 
-test: system-packages $(VENV)/.test ## Set up everything and pass the tests
+test: system-packages $(VENV)/.test $(VENV)/debian/usr/bin/kubectl ## Set up everything and pass the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not soak"
 
 soak: system-packages $(VENV)/.test ## The long randomised runs

@@ -58,7 +58,7 @@ def kubectls() -> list[str]:
     if not found:
         path = shutil.which("kubectl")
         found = {os.path.realpath(path)} if path else set()
-    debian = Path("/usr/libexec/kubernetes/kubectl")
+    debian = Path(__file__).parents[2] / ".venv" / "debian" / "usr" / "bin" / "kubectl"
     if debian.exists():
         found.add(str(debian))
     return sorted(found)
