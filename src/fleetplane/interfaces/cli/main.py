@@ -77,6 +77,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
         "drain": Entry("nodes", "Cordon a node and move its pods away, as fast as their disruption budgets allow."),
     },
     "This program": {
+        "doctor": Entry("doctor", "Check this machine, this installation and the plane here."),
         "config": Entry("config", "Look at the kubeconfig and choose a context."),
         "completion": Entry("completion", "Print a script that completes words in a shell."),
         "version": Entry("version", "Print the version."),
