@@ -335,7 +335,9 @@ class Plane:
         except StoreLocked as error:
             raise PlaneError(str(error)) from None
         except (StoreError, OSError) as error:
-            raise PlaneError(f"cannot open the data directory {settings.data_dir}: {error}") from None
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            message = f"cannot open the data directory {settings.data_dir}: {why}; choose another with --data-dir"
+            raise PlaneError(message) from None
         self._stack.push_async_callback(store.close)
         return store
 
@@ -372,4 +374,8 @@ def _cannot_listen(settings: Settings, error: OSError) -> str:
     where = f"{settings.host} port {settings.port}"
     if error.errno == errno.EADDRINUSE:
         return f"{where} is already in use; stop what listens there, or choose another with --port"
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return f"{where} is for root only; choose a port from 1024 up with --port"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"this machine has no address {settings.host}; choose one of its own with --host"
     return f"cannot listen on {where}: {error.strerror or error}"

@@ -108,7 +108,9 @@ def load(paths: Sequence[Path] | None = None, *, environment: Mapping[str, str] 
     found = paths if paths is not None else default_paths(os.environ if environment is None else environment)
     present = [path for path in found if path.is_file()]
     if not present:
-        raise ConfigError(f"there is no kubeconfig at {', '.join(str(path) for path in found)}; name one explicitly")
+        raise ConfigError(
+            f"there is no kubeconfig at {', '.join(str(path) for path in found)}; name one with --kubeconfig or in KUBECONFIG"
+        )
     return merge([(parse(path.read_bytes(), str(path)), path.absolute().parent) for path in present])
 
 
@@ -121,7 +123,10 @@ def parse(text: bytes, source: str) -> Mapping[str, Any]:
     try:
         data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not YAML: {error}") from None
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        what = getattr(error, "problem", None) or "it cannot be read"
+        raise ConfigError(f"{source} is not YAML: {what}{where}") from None
     if data is None:
         return {}
     if not isinstance(data, dict):

@@ -80,7 +80,7 @@ def find(connection: Connection) -> Found:
     local = data_dir / "admin.kubeconfig"
     if local.is_file() and connection.context is None:
         access = load([local]).access()
-        if _listens(access.server):
+        if listens(access.server):
             return Found(access, str(local))
     at_home = Path("~/.kube/config").expanduser()
     if at_home.is_file():
@@ -105,7 +105,7 @@ def local_data_dir() -> Path:
         return Settings().data_dir
 
 
-def _listens(server: str) -> bool:
+def listens(server: str) -> bool:
     """Whether something listens there: the kubeconfig of a plane outlives it."""
     address = urlsplit(server)
     try:

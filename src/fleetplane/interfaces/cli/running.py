@@ -6,19 +6,24 @@ import asyncio
 import contextlib
 import gc
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import uvloop
 
 from fleetplane.interfaces.cli.logs import configure_logging
 from fleetplane.interfaces.cli.main import CommandError
+from fleetplane.model.errors import ApiError
 from fleetplane.plane import Plane
 from fleetplane.plane_error import PlaneError
 from fleetplane.settings import Settings, SettingsError, load_settings
+
+ROOM_BYTES: Final = 1 << 20
+"""With less than this free, a database cannot even be made."""
 
 
 def run_plane(given: Mapping[str, Any], config: Path | None) -> None:
@@ -31,10 +36,45 @@ def run_plane(given: Mapping[str, Any], config: Path | None) -> None:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings))
-    except* PlaneError as errors:
+    except* (PlaneError, ApiError, OSError) as errors:
         if settings.debug:
             raise
-        raise CommandError("; ".join(str(one) for one in errors.exceptions)) from None
+        raise CommandError(disk_full(settings.data_dir) or "; ".join(_worded(one) for one in leaves(errors))) from None
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for one in group.exceptions:
+        if isinstance(one, BaseExceptionGroup):
+            yield from leaves(one)
+        else:
+            yield one
+
+
+def _worded(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return f"the plane cannot go on: {error.strerror or error}{where}"
+    return error.message if isinstance(error, ApiError) else str(error)
+
+
+def disk_full(directory: Path, needed: int = ROOM_BYTES) -> str:
+    """What to do about a disk with no room left for a plane; empty where there is some.
+
+    Asked after a failure: what fails first when a disk is full differs from time to time, and seldom says so.
+    """
+    place = directory.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        total, _used, free = shutil.disk_usage(place)
+    except OSError:
+        return ""
+    if free >= needed or not total:
+        return ""
+    return (
+        f"the disk that holds {directory} is full ({free // 1024:,} KiB are free); "
+        "free some space, or choose another place with --data-dir"
+    )
 
 
 def _calm_garbage_collector() -> None:

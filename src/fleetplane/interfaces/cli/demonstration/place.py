@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from fleetplane.interfaces.cli.errors import CommandError
+from fleetplane.interfaces.cli.running import disk_full
 from fleetplane.model.environment import SystemEnvironment
 from fleetplane.node.local import remove_local_node
 
@@ -32,6 +33,7 @@ kind: Vk8s
 metadata: {{name: {name}}}
 spec: {{mode: logical}}
 """
+_NEEDED: Final = 64 << 20
 _PROCESSES: Final = "processes.json"
 
 
@@ -60,6 +62,8 @@ class Place:
                 f"there is a demo in {self.root} already; remove it with 'fleetplane demo --stop', "
                 "or choose another folder with --data-dir"
             )
+        if full := disk_full(self.root, _NEEDED):
+            raise CommandError(full)
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             for name in _MANIFESTS:
