@@ -7,6 +7,7 @@ claims is taken by the commit that writes it. Built-in kinds have allocators for
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -19,6 +20,8 @@ from fleetplane.model.kind.crd import UNIQUE_ANNOTATION
 from fleetplane.model.objects import Object
 
 Claims = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
+Find = Callable[[Any], Sequence[Any]]
+_SIMPLE = re.compile(r"((?:\.[A-Za-z0-9]+)+)(\[\*\])?")
 
 
 def unique_claims(definition: Object) -> Claims:
@@ -34,7 +37,7 @@ def unique_claims(definition: Object) -> Claims:
     if not isinstance(declared, dict) or not all(map(_is_list_of_paths, declared.values())):
         raise ValueError("must be a JSON object of lists of JSONPaths")
     scope = f"{definition['spec']['names']['plural']}.{definition['spec']['group']}"
-    paths = {field: [JsonPath.parse(f"{{{one}}}") for one in texts] for field, texts in declared.items()}
+    paths = {field: [_finder(one) for one in texts] for field, texts in declared.items()}
     return partial(_claims_of, [(f"{scope}/{field}", found) for field, found in paths.items()])
 
 
@@ -42,9 +45,27 @@ def _is_list_of_paths(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
 
 
-def _claims_of(declared: Sequence[tuple[str, Sequence[JsonPath]]], obj: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+def _finder(path: str) -> Find:
+    """Raises ValueError. The paths that are meant here, ``.a.b`` and ``.a.b[*]``, are walked without ceremony."""
+    compiled = JsonPath.parse(f"{{{path}}}")
+    simple = _SIMPLE.fullmatch(path)
+    if simple is None:
+        return compiled.find
+    keys, many = simple[1][1:].split("."), bool(simple[2])
+
+    def find(obj: Any) -> Sequence[Any]:
+        for key in keys:
+            obj = obj.get(key) if isinstance(obj, Mapping) else None
+        if many:
+            return obj if isinstance(obj, list) else ()
+        return (obj,)
+
+    return find
+
+
+def _claims_of(declared: Sequence[tuple[str, Sequence[Find]]], obj: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Nothing where the last path finds nothing; earlier ones that find nothing count as empty."""
     for scope, (*first, last) in declared:
-        head = [str(next(iter(one.find(obj)), None) or "") for one in first]
-        for value in dict.fromkeys(str(one) for one in last.find(obj) if one):
+        head = [str(next(iter(one(obj)), None) or "") for one in first]
+        for value in dict.fromkeys(str(one) for one in last(obj) if one):
             yield scope, "/".join([*head, value])

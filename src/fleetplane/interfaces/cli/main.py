@@ -46,6 +46,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
         "token": Entry("join", "Make a token with which another machine can join."),
         "operators": Entry("operate", "Run operators in the foreground against any Kubernetes."),
         "manifests": Entry("operate", "Print what operators need to run on a Kubernetes."),
+        "ip-manager": Entry("ip_manager", "Serve the IP manager's old REST calls on an address pool."),
         "demo": Entry("serve", "Take a tour on a throw-away plane."),
     },
     "Look": {

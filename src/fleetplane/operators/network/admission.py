@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 from fleetplane.model.admission import (
@@ -25,6 +26,7 @@ from fleetplane.model.admission import (
     refused,
 )
 from fleetplane.model.builtin.types import NAMESPACES
+from fleetplane.model.environment import parse_timestamp, timestamp
 from fleetplane.model.errors import FieldError
 from fleetplane.model.objects import Object, finalizers, is_deleting, metadata
 from fleetplane.model.objects import labels as labels_of
@@ -40,8 +42,9 @@ from fleetplane.operators.network.plan import (
     holder_of,
     ledger_of,
     owner_of,
+    stage,
 )
-from fleetplane.operators.network.ranges import address, parse, usable
+from fleetplane.operators.network.ranges import address, parse, text_of, usable
 
 _FIXED: Final = ("pool", "cluster", "clusterUid", "node", "vpcRef")
 _COST: Final = 20.0
@@ -79,7 +82,9 @@ class Filling:
             return refused(request, [FieldError.invalid("spec.addresses", spec.get("addresses"), str(refusal))])
         except Exhausted as why:
             return changed(claim, f"pool {spec['pool']}: {why}; the claim waits until one is free")
-        return changed({**claim, "spec": {**spec, "addresses": addresses, "vpcRef": view.vpc_ref}})
+        made = {**claim, "spec": {**spec, "addresses": addresses, "vpcRef": view.vpc_ref}}
+        # Where the server keeps it, this spares the controller a write; elsewhere the controller says the same.
+        return changed({**made, "status": first_status(made)})
 
     async def _take(self, request: AdmissionRequest, pool: Object, claim: Object, reader: Reader) -> list[str]:
         spec, unique = claim["spec"], str(metadata(claim).get("uid") or request.uid)
@@ -118,6 +123,21 @@ class Filling:
             return known
         self._pictures[key] = made
         return made
+
+
+def first_status(claim: Object) -> Object:
+    """What the controller would say of a claim that has just got its addresses."""
+    made = str(metadata(claim).get("creationTimestamp") or "")
+    first = stage(claim, False, 0.0, 0.0, 0.0, 0.0, 0)
+    until = "" if first.until is None else timestamp(parse_timestamp(made) + timedelta(seconds=first.until))
+    ready = {"type": "Ready", "status": "True", "reason": first.phase, "message": "", "lastTransitionTime": made}
+    return {
+        "phase": first.phase,
+        "since": made,
+        "until": until,
+        "observedGeneration": 1,
+        "conditions": [{**ready, "observedGeneration": 1}],
+    }
 
 
 def _guarded(claim: Object) -> Object:
@@ -217,12 +237,12 @@ async def _check_claim(request: AdmissionRequest, _reader: Reader) -> Decision:
     for index, text in enumerate(spec.get("addresses") or ()):
         path = f"spec.addresses[{index}]"
         try:
-            family, _ = address(str(text))
+            family, number = address(str(text))
         except ValueError as error:
             found.append(FieldError.invalid(path, text, str(error)))
             continue
-        if canonical(str(text)) != text:
-            found.append(FieldError.invalid(path, text, f"must be written as {canonical(str(text))}"))
+        if text_of(family, number) != text:
+            found.append(FieldError.invalid(path, text, f"must be written as {text_of(family, number)}"))
         if family in families:
             found.append(FieldError.invalid(path, text, "a claim has one address of each family"))
         families.add(family)
@@ -242,5 +262,7 @@ def plugins() -> tuple[AdmissionPlugin, ...]:
             "fill.ipclaims.fleetplane.io", "mutate", [AdmissionRule([IPClaim], ["CREATE"])], Filling().fill
         ),
         AdmissionPlugin("check.ippools.fleetplane.io", "validate", [AdmissionRule([IPPool])], _check_pool),
-        AdmissionPlugin("check.ipclaims.fleetplane.io", "validate", [AdmissionRule([IPClaim])], _check_claim),
+        AdmissionPlugin(
+            "check.ipclaims.fleetplane.io", "validate", [AdmissionRule([IPClaim])], _check_claim, timeout=0
+        ),
     )

@@ -17,6 +17,8 @@ from fleetplane.operators.network.ranges import FAMILIES, Family, Interval, Spac
 
 ATTEMPT: Final = "#"
 """In a holder, before what tells one attempt to write a claim from the next."""
+MARKED: Final = 1 << 20
+"""Spaces up to this size have a byte for each address, in which the next free one is found at once."""
 UNKNOWN: Final = "?"
 """Holder of an address that the store says is taken and our picture does not show."""
 
@@ -34,7 +36,7 @@ class Pool:
     """A pool's addresses: those anybody may get (``spaces``), and those kept for somebody (``kept``: address to owner)."""
 
     spaces: Mapping[Family, Space]
-    kept: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[tuple[Family, int], str] = field(default_factory=dict)
     allocation: str = "Sequential"
 
     @classmethod
@@ -45,17 +47,19 @@ class Pool:
         without = [parse(one) for one in spec.exclude]
         if spec.gateway:
             without.append(parse(spec.gateway))
-        kept = {canonical(one.ip): one.owner for one in spec.reserved}
-        without_kept = [*without, *(parse(one) for one in kept)]
+        kept = {address(one.ip): one.owner for one in spec.reserved}
+        without_kept = [*without, *(Interval(family, number, number) for family, number in kept)]
         spaces = {
             family: Space(_of(family, given), _of(family, without_kept)) for family in FAMILIES if _of(family, given)
         }
         return cls(spaces, kept, spec.allocation)
 
+    def kept_for(self, owner: str) -> dict[Family, int]:
+        return {family: number for (family, number), whose in self.kept.items() if whose == owner}
+
     @property
     def families(self) -> tuple[Family, ...]:
-        reserved = {address(one)[0] for one in self.kept}
-        return tuple(one for one in FAMILIES if one in self.spaces or one in reserved)
+        return tuple(self.spaces)
 
     @property
     def capacity(self) -> int:
@@ -80,6 +84,9 @@ class Ledger:
         self._holders: dict[Family, dict[int, str]] = {family: {} for family in FAMILIES}
         self._held: dict[str, list[tuple[Family, int]]] = {}
         self._next: dict[Family, int] = dict.fromkeys(FAMILIES, 0)
+        self._marks: dict[Family, bytearray] = {
+            family: bytearray(space.size) for family, space in pool.spaces.items() if space.size <= MARKED
+        }
 
     # -- what is
 
@@ -100,18 +107,27 @@ class Ledger:
         """These are the holder's, as its claim says."""
         for one in addresses:
             family, number = address(one)
-            self._holders[family][number] = holder
+            self._put(family, number, holder)
             self._held.setdefault(holder, []).append((family, number))
 
     def drop(self, holder: str) -> None:
         for family, number in self._held.pop(holder, ()):
             if self._holders[family].get(number) == holder:
                 del self._holders[family][number]
+                self._mark(family, number, 0)
 
     def refused(self, text: str) -> None:
         """The store says that somebody has it."""
-        family, number = address(text)
-        self._holders[family][number] = UNKNOWN
+        self._put(*address(text), UNKNOWN)
+
+    def _put(self, family: Family, number: int, holder: str) -> None:
+        self._holders[family][number] = holder
+        self._mark(family, number, 1)
+
+    def _mark(self, family: Family, number: int, taken: int) -> None:
+        marks = self._marks.get(family)
+        if marks is not None and number in self.pool.spaces[family]:
+            marks[self.pool.spaces[family].rank(number)] = taken
 
     def take(
         self, holder: str, families: Sequence[Family] = (), wanted: Sequence[str] = (), owner: str = "", seed: str = ""
@@ -127,50 +143,61 @@ class Ledger:
             Exhausted: a family has nothing left, or the pool has none of it.
             NotGiven: what was asked for is somebody else's, or not the pool's.
         """
-        given = {address(one)[0]: canonical(one) for one in wanted}
-        for one in given.values():
-            self._check(one, holder, owner)
-        kept = {address(one)[0]: one for one, whose in self.pool.kept.items() if owner and whose == owner}
-        chosen = []
+        if holder in self._held:
+            return self.of(holder)  # asked once more for the same write
+        given = dict(map(address, wanted))
+        for family, number in given.items():
+            self._check(family, number, owner)
+        kept = self.pool.kept_for(owner) if owner else {}
+        chosen: list[tuple[Family, int]] = []
         for family in families or self.pool.families:
-            mine = given.get(family) or kept.get(family, "")
-            if mine and self.holder(mine) not in {"", holder}:
-                mine = ""
-            chosen.append(mine or text_of(family, self._choose(family, owner, seed)))
-        self.put(holder, chosen)
-        return chosen
+            mine = given.get(family)
+            if mine is None and kept.get(family) not in self._holders[family]:
+                mine = kept.get(family)
+            chosen.append((family, self._choose(family, owner, seed) if mine is None else mine))
+        for family, number in chosen:
+            self._put(family, number, holder)
+        self._held[holder] = chosen
+        return [text_of(*one) for one in chosen]
 
-    def _check(self, text: str, holder: str, owner: str) -> None:
-        family, number = address(text)
-        if text in self.pool.kept:
-            if not owner or self.pool.kept[text] != owner:
-                raise NotGiven(f"{text} is reserved for {self.pool.kept[text] or 'nobody'}")
+    def _check(self, family: Family, number: int, owner: str) -> None:
+        reserved_for = self.pool.kept.get((family, number))
+        if reserved_for is not None:
+            if not owner or reserved_for != owner:
+                raise NotGiven(f"{text_of(family, number)} is reserved for {reserved_for or 'nobody'}")
         elif family not in self.pool.spaces or number not in self.pool.spaces[family]:
-            raise NotGiven(f"{text} is not an address that the pool gives out")
-        whose = self.holder(text)
-        if whose not in {"", holder, UNKNOWN}:
-            raise NotGiven(f"{text} is held by {whose.partition(ATTEMPT)[0]}")
+            raise NotGiven(f"{text_of(family, number)} is not an address that the pool gives out")
+        whose = self._holders[family].get(number, "")
+        if whose not in {"", UNKNOWN}:
+            raise NotGiven(f"{text_of(family, number)} is held by {whose.partition(ATTEMPT)[0]}")
 
     def _choose(self, family: Family, owner: str, seed: str) -> int:
-        space, taken = self.pool.spaces.get(family), self._holders[family]
+        space = self.pool.spaces.get(family)
         if space is None or not space.size:
             raise Exhausted(f"the pool has no {family} addresses")
         if self.pool.allocation == "Sequential":
             start = self._next[family] % space.size
         else:
             start = _number(seed if self.pool.allocation == "Random" else owner or seed) % space.size
-        for rank in _around(start, space.size, len(taken) + 1):
-            number = space.at(rank)
-            if number not in taken:
-                self._next[family] = rank + 1
-                return number
-        raise Exhausted(f"all {space.size} {family} addresses are taken")
+        rank = self._first_free(family, space, start)
+        if rank is None:
+            raise Exhausted(f"all {space.size} {family} addresses are taken")
+        self._next[family] = rank + 1
+        return space.at(rank)
 
-
-def _around(start: int, size: int, enough: int) -> Iterable[int]:
-    """Ranks from ``start`` round to it again, but no more than can be taken and one."""
-    for step in range(min(size, enough)):
-        yield (start + step) % size
+    def _first_free(self, family: Family, space: Space, start: int) -> int | None:
+        """The first rank from ``start`` on, round to it again, that nobody has."""
+        marks, taken = self._marks.get(family), self._holders[family]
+        if marks is not None:
+            found = marks.find(0, start)
+            found = found if found >= 0 else marks.find(0, 0, start)
+            return found if found >= 0 else None
+        # So large that hardly anything is taken; in no case are there more to pass by than are taken.
+        for step in range(min(space.size, len(taken) + 1)):
+            rank = (start + step) % space.size
+            if space.at(rank) not in taken:
+                return rank
+        return None
 
 
 def _number(text: str) -> int:
