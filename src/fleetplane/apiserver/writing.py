@@ -171,8 +171,8 @@ class Writes:
                 disown_fixed_parts(obj)
         else:
             obj["metadata"]["managedFields"] = managed
-        behaviour.prepare_create(obj)
         obj = await self._admission.mutate(call, self._admission_request(call, "CREATE", obj, None))
+        behaviour.prepare_create(obj)
         await self._allocators.prepare(served, call.key_cluster, obj, None)
         validation.check(call, obj, None)
         claims = await self._admission.validate(call, self._admission_request(call, "CREATE", obj, None))

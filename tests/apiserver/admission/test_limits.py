@@ -31,6 +31,7 @@ async def test_a_limit_range_fills_in_the_very_next_pod(api: TestServer, pod: Ca
     assert made["metadata"]["annotations"]["kubernetes.io/limit-ranger"] == (
         "LimitRanger plugin set: cpu request for container c; cpu limit for container c"
     )
+    assert made["status"]["qosClass"] == "Burstable"
 
 
 async def test_a_limit_range_that_is_gone_fills_in_nothing(api: TestServer, pod: Callable[..., Object]) -> None:

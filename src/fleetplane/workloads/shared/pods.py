@@ -205,9 +205,13 @@ def choose_for_deletion(pods: Sequence[Pod], count: int, related: Iterable[Pod],
 
 
 def from_template(template: Mapping[str, Any], name: str, namespace: str, owner: Object) -> Object:
-    """A pod as the template describes it, controlled by ``owner`` (an ownerReference)."""
+    """A pod as the template describes it, controlled by ``owner`` (an ownerReference).
+
+    Its name is ``name``; ``generateName`` only says what that begins with, for those who group pods by it.
+    """
     meta = template.get("metadata") or {}
-    made: Object = {"name": name, "namespace": namespace, "ownerReferences": [owner]}
+    prefix = name.rpartition("-")[0] + "-"
+    made: Object = {"name": name, "generateName": prefix, "namespace": namespace, "ownerReferences": [owner]}
     for part in ("labels", "annotations"):
         if meta.get(part):
             made[part] = dict(meta[part])
