@@ -184,8 +184,8 @@ class Excuses:
         return [row for row in self.rows if row not in self.used]
 
 
-def read_excuses(path: Path = KNOWN) -> Excuses:
-    """The rows of the tables whose first column is ``request``."""
+def read_excuses(path: Path = KNOWN, first: str = "request") -> Excuses:
+    """The rows of the tables whose first column is ``first``."""
     rows = []
     inside = False
     for line in path.read_text().splitlines():
@@ -194,7 +194,7 @@ def read_excuses(path: Path = KNOWN) -> Excuses:
             continue
         cells = [cell.strip().strip("`") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         cells = [cell.replace("\\|", "|") for cell in cells]
-        if cells[0].lower() == "request":
+        if cells[0].lower() == first:
             inside = True
         elif inside and not set(cells[0]) <= {"-", ":", " "}:
             rows.append(Excuse(*cells[:4]))

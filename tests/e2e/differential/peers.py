@@ -16,7 +16,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,13 +85,18 @@ class Peer:
         return [_decoded(line) for line in lines if line]
 
     def stop(self) -> None:
-        for process in reversed(self.processes):
-            process.send_signal(signal.SIGTERM)
-        for process in self.processes:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        stop_all(self.processes)
+
+
+def stop_all(processes: Sequence[subprocess.Popen[str]]) -> None:
+    """End what was started last first."""
+    for process in reversed(processes):
+        process.send_signal(signal.SIGTERM)
+    for process in processes:
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def unverified() -> ssl.SSLContext:
@@ -110,12 +115,12 @@ def _decoded(text: bytes) -> Any:
 
 def real_kube_missing() -> str:
     """Why there is no real Kubernetes here, empty when there is one."""
-    if not (_real_home() / "bin" / "kube-apiserver").exists():
+    if not (real_home() / "bin" / "kube-apiserver").exists():
         return "no kube-apiserver has been built in $REAL_KUBE/bin"
     return "" if shutil.which("etcd") else "etcd is not installed"
 
 
-def _real_home() -> Path:
+def real_home() -> Path:
     return Path(os.environ.get("REAL_KUBE") or Path.home() / ".cache" / "real-kube")
 
 
@@ -127,7 +132,7 @@ def start_real(directory: Path) -> Peer:
     (directory / "tokens.csv").write_text(f'{REAL_TOKEN},admin,admin,"system:masters"\n')
     client, peer, port = free_port(), free_port(), free_port()
     etcd_url, peer_url = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
-    etcd = _spawn(
+    etcd = spawn(
         directory / "etcd.log",
         "etcd",
         f"--data-dir={directory / 'etcd'}",
@@ -137,9 +142,9 @@ def start_real(directory: Path) -> Peer:
         f"--initial-advertise-peer-urls={peer_url}",
         f"--initial-cluster=default={peer_url}",
     )
-    server = _spawn(
+    server = spawn(
         directory / "apiserver.log",
-        str(_real_home() / "bin" / "kube-apiserver"),
+        str(real_home() / "bin" / "kube-apiserver"),
         f"--etcd-servers={etcd_url}",
         f"--secure-port={port}",
         "--bind-address=127.0.0.1",
@@ -215,6 +220,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _spawn(log: Path, *command: str) -> subprocess.Popen[str]:
+def spawn(log: Path, *command: str) -> subprocess.Popen[str]:
     with log.open("w") as out:
         return subprocess.Popen(command, stdout=out, stderr=out, text=True)
