@@ -318,3 +318,16 @@ async def test_managed_fields_are_kept_only_where_wanted(server: MemoryServer) -
         **with_them,
         "metadata": {key: value for key, value in with_them["metadata"].items() if key != "managedFields"},
     }
+
+
+async def test_only_what_is_read_may_be_kept(client: RestClient) -> None:
+    await client.create(CONFIG_MAPS, {**config_map("a"), "data": {"large": "x" * 1000}}, "default")
+    informer = Informer(client, CONFIG_MAPS, ENVIRONMENT)
+    informer.transform(lambda encoded: orjson.dumps({"metadata": orjson.loads(encoded)["metadata"]}))
+
+    async with running(informer):
+        await client.create(CONFIG_MAPS, config_map("b"), "default")
+        await until(lambda: len(informer) == 2)
+
+    assert "data" not in (informer.get("a", "default") or {})
+    assert "data" not in (informer.get("b", "default") or {})

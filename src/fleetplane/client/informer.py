@@ -102,6 +102,7 @@ class Informer:
         self._failures = 0
         self._watch_list = client.capabilities.watch_list
         self._keeps_managed_fields = managed_fields
+        self._transform: Callable[[bytes], bytes] | None = None
         self.last_error: str = ""
 
     # -- reading
@@ -172,6 +173,13 @@ class Informer:
     def keep_managed_fields(self) -> None:
         """From now on objects keep their ``managedFields``, for whoever reads off them what was applied."""
         self._keeps_managed_fields = True
+
+    def transform(self, function: Callable[[bytes], bytes]) -> None:
+        """Keep of each object only what ``function`` makes of its JSON; for large objects of which little is read.
+
+        Said before anything is cached, by whoever is alone in reading from this informer.
+        """
+        self._transform = function
 
     def keep_decoded(self, count: int) -> None:
         """Keep at least so many objects decoded: for readers that scan them again and again."""
@@ -290,7 +298,7 @@ class Informer:
 
     def _take_initial(self, event: EncodedEvent, initial: dict[ObjectKey, Snapshot]) -> bool:
         """Collect one of the events that make up the first state; true when it is complete."""
-        snapshot = self._snapshot(event.object, self._client.cluster)
+        snapshot = self._snapshot(event.object, self._client.cluster, is_object=event.type != "BOOKMARK")
         if event.type == "BOOKMARK":
             if INITIAL_EVENTS_END not in snapshot.annotations:
                 return False
@@ -303,7 +311,7 @@ class Informer:
         return False
 
     def _take(self, event: EncodedEvent) -> None:
-        snapshot = self._snapshot(event.object, self._client.cluster)
+        snapshot = self._snapshot(event.object, self._client.cluster, is_object=event.type != "BOOKMARK")
         self._version = snapshot.resource_version or self._version
         if event.type == "BOOKMARK":
             return
@@ -312,9 +320,11 @@ class Informer:
             return
         self._put_newer(snapshot)
 
-    def _snapshot(self, encoded: bytes, cluster: str | None) -> Snapshot:
+    def _snapshot(self, encoded: bytes, cluster: str | None, *, is_object: bool = True) -> Snapshot:
         if not self._keeps_managed_fields:
             encoded = without_managed_fields(encoded)
+        if self._transform is not None and is_object:
+            encoded = self._transform(encoded)
         return Snapshot(encoded, self.resource, self._pool, cluster)
 
     # -- the store

@@ -24,9 +24,9 @@ from fleetplane.controller.manager import Manager
 from fleetplane.controller.queue import WorkQueue
 from fleetplane.model.builtin.types import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES
 from fleetplane.model.errors import ApiError
-from fleetplane.model.objects import is_condition_true
 from fleetplane.model.resources import ResourceType
 from fleetplane.workloads.garbage.collector import Collector, Unresolvable
+from fleetplane.workloads.garbage.definitions import established, without_schemas
 from fleetplane.workloads.garbage.follow import Follower
 from fleetplane.workloads.garbage.graph import Graph, Meta, Node, Uid, decode_meta, worth_at_start
 from fleetplane.workloads.shared.actor import Actor
@@ -64,6 +64,7 @@ class GarbageCollection:
         self._manager = manager
         self._actor = actor
         self._definitions = definitions
+        definitions.transform(without_schemas)
         self.graph = Graph()
         self._collector = Collector(actor, self.graph)
         self._queue: WorkQueue[Uid] | None = None
@@ -154,9 +155,8 @@ class GarbageCollection:
         for one in (await discover(self._actor.client(ROOT))).preferred():
             if one.verbs >= _NEEDED:
                 found[one.type.group, one.type.plural] = one.type
-        for definition in self._definitions.list():
-            if is_condition_true(definition, "Established"):
-                defined = _defined(definition)
+        for definition in self._definitions.snapshots():
+            if (defined := established(definition.encoded)) is not None:
                 found.setdefault((defined.group, defined.plural), defined)
         return {key: one for key, one in found.items() if key not in _IGNORED}
 
@@ -222,14 +222,3 @@ class GarbageCollection:
 
 def _wake(_: Snapshot) -> Iterable[Request]:
     return (KEY,)
-
-
-def _defined(definition: dict[str, object]) -> ResourceType:
-    spec = definition["spec"]
-    assert isinstance(spec, dict)
-    names = spec["names"]
-    versions = [one for one in spec["versions"] if one.get("served")]
-    stored = next((one for one in versions if one.get("storage")), versions[0] if versions else spec["versions"][0])
-    return ResourceType(
-        spec["group"], stored["name"], names["kind"], names["plural"], namespaced=spec.get("scope") == "Namespaced"
-    )
