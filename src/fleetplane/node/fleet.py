@@ -209,6 +209,10 @@ class SimulatedFleet:
         if status.get("allocatable") != allocatable or status.get("capacity") != capacity:
             patch = {"status": {"capacity": capacity, "allocatable": allocatable}}
             self.engine.spawn(partial(self._patch_node, node.name, patch))
+        elif any(one.get("status") == "Unknown" for one in status.get("conditions") or ()):
+            # It was out of reach for a while: say how it is.
+            told = {"conditions": node_status(node, status, self.environment.now())["conditions"]}
+            self.engine.spawn(partial(self._patch_node, node.name, {"status": told}))
 
     async def _patch_node(self, name: str, patch: Object) -> None:
         try:
