@@ -40,9 +40,16 @@ def _shard(text: str) -> Shard:
 
 
 @client_command(
-    examples=("fleetplane operators --kubeconfig ~/.kube/config --install", "fleetplane operators --only vehicles")
+    examples=(
+        "fleetplane operators --kubeconfig ~/.kube/config --install",
+        "fleetplane operators --only vehicles",
+        "fleetplane operators --file greetings.py --install",
+    )
 )
 @click.option("--only", help="Names of operators, separated by commas [default: all that are installed].")
+@click.option(
+    "--file", type=click.Path(path_type=Path), help="A Python file that defines operators, instead of installed ones."
+)
 @click.option("--install", is_flag=True, help="Apply the definitions of their kinds first.")
 @click.option("--leader-elect", is_flag=True, help="Let one of several instances work at a time.")
 @click.option("--shard", default="0/1", show_default=True, help="The part INDEX/COUNT of all objects to look after.")
@@ -58,6 +65,7 @@ def _shard(text: str) -> Shard:
 async def operators(
     session: Session,
     only: str | None,
+    file: Path | None,
     install: bool,
     leader_elect: bool,
     shard: str,
@@ -73,10 +81,12 @@ async def operators(
     certificate of the webhooks are kept.
     """
     from fleetplane.interfaces.cli.logs import configure_logging
+    from fleetplane.interfaces.cli.operator_file import operators_of_file
     from fleetplane.interfaces.cli.operators import Ways, run_operators
     from fleetplane.interfaces.cli.webhooks import Serving
 
-    chosen, namespace = _chosen(only), session.namespace
+    chosen = operators_of_file(file) if file is not None else _chosen(only)
+    namespace = session.namespace
     webhooks = None
     if webhook_port is not None:
         webhooks = Serving(namespace, webhook_port, host, webhook_certs, account)
