@@ -72,11 +72,19 @@ def fleetplane(directory: Path, port: int) -> Iterator[Side]:
         process.wait(30)
 
 
+def peer_programs() -> Path:
+    return Path(os.environ.get("REAL_KUBE", str(Path.home() / ".cache" / "real-kube"))) / "bin"
+
+
+def peer_is_there() -> bool:
+    return (peer_programs() / "kube-apiserver").exists() and shutil.which("etcd") is not None
+
+
 @contextmanager
 def kubernetes(directory: Path, port: int) -> Iterator[Side]:
     home = directory / "kubernetes"
     home.mkdir()
-    programs = Path(os.environ.get("REAL_KUBE", str(Path.home() / ".cache" / "real-kube"))) / "bin"
+    programs = peer_programs()
     subprocess.run(["openssl", "genrsa", "-out", str(home / "sa.key"), "2048"], check=True, capture_output=True)
     (home / "tokens.csv").write_text('admintoken,admin,admin,"system:masters"\n')
     store, peer = f"http://127.0.0.1:{port + 1}", f"http://127.0.0.1:{port + 2}"
@@ -366,8 +374,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=400)
     parser.add_argument("--port", type=int, default=19443)
     given = parser.parse_args()
-    programs = Path(os.environ.get("REAL_KUBE", str(Path.home() / ".cache" / "real-kube"))) / "bin"
-    has_peer = (programs / "kube-apiserver").exists() and shutil.which("etcd") is not None
+    has_peer = peer_is_there()
     sides: list[Side] = []
     with tempfile.TemporaryDirectory(prefix="fleetplane-bench-") as directory:
         for start in (fleetplane, kubernetes) if has_peer else (fleetplane,):
