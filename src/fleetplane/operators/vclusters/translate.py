@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from fleetplane.client.protocol import CLUSTER_ANNOTATION
 from fleetplane.model.objects import Object, metadata
+from fleetplane.model.pod_security import BASELINE_CAPABILITIES, SAFE_SYSCTLS
 from fleetplane.operators.vclusters import names
 from fleetplane.operators.vclusters.kinds import GROUP, OWNER_UID
 
@@ -24,32 +25,6 @@ VIRTUAL_NODE: Final = "fleetplane.io/virtual-node"
 FACTS: Final = f"facts.{GROUP}/"
 """Prefix of the annotations from which the downward API reads a guest's facts in volumes."""
 
-_CAPABILITIES: Final = frozenset(
-    {
-        "AUDIT_WRITE",
-        "CHOWN",
-        "DAC_OVERRIDE",
-        "FOWNER",
-        "FSETID",
-        "KILL",
-        "MKNOD",
-        "NET_BIND_SERVICE",
-        "SETFCAP",
-        "SETGID",
-        "SETPCAP",
-        "SETUID",
-        "SYS_CHROOT",
-    }
-)
-_SYSCTLS: Final = frozenset(
-    {
-        "kernel.shm_rmid_forced",
-        "net.ipv4.ip_local_port_range",
-        "net.ipv4.ip_unprivileged_port_start",
-        "net.ipv4.tcp_syncookies",
-        "net.ipv4.ping_group_range",
-    }
-)
 _VOLUMES: Final = frozenset(
     {"configMap", "secret", "projected", "emptyDir", "downwardAPI", "persistentVolumeClaim", "ephemeral"}
 )
@@ -191,7 +166,7 @@ def violations(spec: Mapping[str, Any]) -> Iterator[str]:
             yield f"volume {one.get('name')} is of a kind that is not allowed: {', '.join(sorted(kinds - _VOLUMES))}"
     context = spec.get("securityContext") or {}
     for sysctl in context.get("sysctls") or ():
-        if sysctl.get("name") not in _SYSCTLS:
+        if sysctl.get("name") not in SAFE_SYSCTLS:
             yield f"sysctl {sysctl.get('name')} is not allowed"
     yield from _context_violations("the pod", context)
     for key in _CONTAINERS:
@@ -204,7 +179,7 @@ def _container_violations(container: Mapping[str, Any]) -> Iterator[str]:
     context = container.get("securityContext") or {}
     if context.get("privileged"):
         yield f"{name} must not be privileged"
-    added = set((context.get("capabilities") or {}).get("add") or ()) - _CAPABILITIES
+    added = set((context.get("capabilities") or {}).get("add") or ()) - BASELINE_CAPABILITIES
     if added:
         yield f"{name} must not add capabilities: {', '.join(sorted(added))}"
     if context.get("procMount") not in {None, "", "Default"}:

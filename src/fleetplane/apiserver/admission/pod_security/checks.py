@@ -94,39 +94,6 @@ def _breaking(pod: Pod, breaks: Callable[[Mapping[str, Any]], bool]) -> list[str
 
 _APP_ARMOR: Final = "container.apparmor.security.beta.kubernetes.io/"
 _SELINUX_TYPES: Final = frozenset({"", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"})
-_CAPABILITIES: Final = frozenset(
-    {
-        "AUDIT_WRITE",
-        "CHOWN",
-        "DAC_OVERRIDE",
-        "FOWNER",
-        "FSETID",
-        "KILL",
-        "MKNOD",
-        "NET_BIND_SERVICE",
-        "SETFCAP",
-        "SETGID",
-        "SETPCAP",
-        "SETUID",
-        "SYS_CHROOT",
-    }
-)
-_SYSCTLS: Final = frozenset(
-    {
-        "kernel.shm_rmid_forced",
-        "net.ipv4.ip_local_port_range",
-        "net.ipv4.ip_local_reserved_ports",
-        "net.ipv4.ip_unprivileged_port_start",
-        "net.ipv4.ping_group_range",
-        "net.ipv4.tcp_fin_timeout",
-        "net.ipv4.tcp_keepalive_intvl",
-        "net.ipv4.tcp_keepalive_probes",
-        "net.ipv4.tcp_keepalive_time",
-        "net.ipv4.tcp_rmem",
-        "net.ipv4.tcp_syncookies",
-        "net.ipv4.tcp_wmem",
-    }
-)
 _SECCOMP: Final = frozenset({"RuntimeDefault", "Localhost"})
 
 
@@ -230,7 +197,7 @@ def _se_linux(pod: Pod) -> Violation | None:
 
 def _sysctls(pod: Pod) -> Violation | None:
     names = [str(one.get("name")) for one in _context(_spec(pod)).get("sysctls") or ()]
-    found = [name for name in names if name not in _SYSCTLS]
+    found = [name for name in names if name not in SAFE_SYSCTLS]
     return Violation("forbidden sysctls", ", ".join(found)) if found else None
 
 
@@ -260,7 +227,7 @@ def _adding(pod: Pod, allowed: frozenset[str]) -> str:
 
 
 def _capabilities_baseline(pod: Pod) -> Violation | None:
-    detail = _adding(pod, _CAPABILITIES)
+    detail = _adding(pod, BASELINE_CAPABILITIES)
     return Violation("non-default capabilities", detail) if detail else None
 
 
