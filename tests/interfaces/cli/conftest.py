@@ -8,6 +8,7 @@ import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,16 +45,16 @@ class Served:
 Cli = Callable[..., Result]
 
 
-@pytest.fixture(scope="session")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    data_dir = tmp_path_factory.mktemp("plane")
+@contextmanager
+def serving(data_dir: Path, operators: str = "none") -> Iterator[Served]:
+    """A simulated plane in a thread."""
     started: list[Served | BaseException] = []
     ready, stop = threading.Event(), asyncio.Event()
     loops: list[asyncio.AbstractEventLoop] = []
 
     async def serve() -> None:
         loops.append(asyncio.get_running_loop())
-        settings = Settings(data_dir=data_dir, port=0, runtime="simulated", nodes=1, operators="none")
+        settings = Settings(data_dir=data_dir, port=0, runtime="simulated", nodes=1, operators=operators)
         async with Plane(settings) as running:
             started.append(Served(running.url, running.kubeconfig, data_dir))
             ready.set()
@@ -74,6 +75,12 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     yield started[0]
     loops[0].call_soon_threadsafe(stop.set)
     thread.join(10)
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serving(tmp_path_factory.mktemp("plane")) as served:
+        yield served
 
 
 @pytest.fixture

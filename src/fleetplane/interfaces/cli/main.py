@@ -77,6 +77,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
         "uncordon": Entry("nodes", "Let new pods come to a node again."),
         "drain": Entry("nodes", "Cordon a node and move its pods away, as fast as their disruption budgets allow."),
     },
+    "Virtual clusters": {
+        "vcluster": Entry("vcluster", "Make, use and end virtual clusters."),
+    },
     "This program": {
         "doctor": Entry("doctor", "Check this machine, this installation and the plane here."),
         "config": Entry("config", "Look at the kubeconfig and choose a context."),
