@@ -103,6 +103,7 @@ class FullBuilder:
         share_processes = bool(spec.get("shareProcessNamespace"))
         pid: NamespaceMode = "host" if spec.get("hostPID") else "pod" if share_processes else "container"
         lasting = len(pod.with_role(Role.MAIN, Role.SIDECAR))
+        handler = await self._handler(pod)
         return SandboxSpec(
             namespace=pod.namespace,
             name=pod.name,
@@ -117,7 +118,8 @@ class FullBuilder:
             shared=lasting > 1,
             ports=_ports(pod),
             dns=pod_dns(pod, settings.names),
-            handler=await self._handler(pod),
+            handler=handler,
+            annotations=pod.annotations if handler else {},
             sysctls={str(s["name"]): str(s["value"]) for s in (spec.get("securityContext") or {}).get("sysctls") or []},
         )
 

@@ -83,6 +83,8 @@ class SandboxSpec:
     cgroup_parent: str = ""
     handler: str = ""
     """What the pod's RuntimeClass names: for Podman an OCI runtime. Empty for the usual one."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """The pod's, for runtimes that are told by them how large a VM is; empty where there is no handler."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,10 @@ class VmSpec:
     size: Size = Size()
     image: str = ""
     user_data: str = ""
+    network_namespace: str = ""
+    """For a provider on this very machine: path of the network namespace the VM is put into, with ``addresses`` and ``mac``."""
+    addresses: tuple[str, ...] = ()
+    mac: str = ""
 
 
 @dataclass(frozen=True, slots=True)
