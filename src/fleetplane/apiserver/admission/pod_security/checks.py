@@ -9,6 +9,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from fleetplane.model.pod_security import BASELINE_CAPABILITIES, SAFE_SYSCTLS
+
 Pod = Mapping[str, Any]
 
 
