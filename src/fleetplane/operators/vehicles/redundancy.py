@@ -96,6 +96,9 @@ def instances_of(spec: Mapping[str, Any]) -> list[Planned]:
     if policy == PASSIVE:
         for one in specs:
             one["restartPolicy"] = "Never"  # an end is an end: only then is a dead active known to stay dead
+            # Without a grace whoever deletes it (a user, preemption) takes it away before its node has stopped it.
+            grace = one.get("terminationGracePeriodSeconds")
+            one["terminationGracePeriodSeconds"] = 30 if grace is None else max(1, int(grace))
     return [Planned(chr(ord("a") + number), role, one) for number, one in enumerate(specs)]
 
 
