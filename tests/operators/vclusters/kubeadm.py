@@ -23,7 +23,7 @@ BEGUN = Outcome(76)
 def without_lock(words: tuple[str, ...]) -> tuple[str, ...]:
     """The command itself."""
     words = words[5:] if words[:5] == LOCK else words
-    return ("./init-kubernetes.sh", *words[4:]) if words[:2] == ("sh", "-c") else words
+    return (f"./{words[3]}", *words[4:]) if words[:2] == ("sh", "-c") else words
 
 
 @dataclass
@@ -58,7 +58,7 @@ class FakeNodes:
         words = without_lock(words)
         if is_locked and pod in self.busy:
             return BUSY
-        if words[0] == "./init-kubernetes.sh" and pod in self.begun:
+        if self.is_in_vain(pod, words):
             return BEGUN
         if self.seconds:
             await asyncio.sleep(self.seconds)
@@ -66,6 +66,15 @@ class FakeNodes:
             self.begin(pod)
             await asyncio.sleep(30)
         return self.execute(pod, words, stdin)
+
+    def is_in_vain(self, pod: str, words: tuple[str, ...]) -> bool:
+        """What is looked at once more under the lock."""
+        match words:
+            case ("./init-kubernetes.sh", *_):
+                return pod in self.begun
+            case ("./reset-kubernetes.sh",):
+                return pod in self.up
+        return False
 
     def begin(self, pod: str) -> None:
         """kubeadm init has begun, and goes on whoever watches."""

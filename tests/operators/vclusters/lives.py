@@ -122,9 +122,9 @@ class Life:
             if pod in self.machines.busy:
                 return BUSY
             words = without_lock(words)
+            if self.machines.is_in_vain(pod, words):
+                return BEGUN
             if words[0] == "./init-kubernetes.sh":
-                if pod in self.machines.begun:
-                    return BEGUN
                 return await self._init(pod, words)
             if words[0] == "./upgrade-kubernetes.sh":
                 return self._upgrade(node, words)
@@ -408,7 +408,7 @@ class Life:
             return PodSeen("Not Found")
         status = "Terminating" if pod.stopping else "Running" if pod.running else "Pending"
         stale = node in self.sets and self.sets[node].revision != pod.revision
-        return PodSeen(status, "", pod.uid, pod.host, pod.image, stale)
+        return PodSeen(status, "", pod.uid, pod.host, "10.0.0.1", pod.image, stale)
 
     # -- what always holds
 

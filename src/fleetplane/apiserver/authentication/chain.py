@@ -39,7 +39,9 @@ from fleetplane.model.user import (
     with_groups,
 )
 
-ANONYMOUS_PATHS: Final = ("/livez", "/readyz", "/healthz", "/version")
+CLUSTER_INFO: Final = "/api/v1/namespaces/kube-public/configmaps/cluster-info"
+"""What a machine that joins asks before it knows whom it may believe; RBAC decides whether anybody may."""
+ANONYMOUS_PATHS: Final = ("/livez", "/readyz", "/healthz", "/version", CLUSTER_INFO)
 TOKEN_SECONDS: Final = 10.0
 """How long a token's answer is remembered at most, as in kube-apiserver; events end it earlier."""
 CERTIFICATE_SECONDS: Final = 3600.0
@@ -204,7 +206,7 @@ class Authenticator:
 
 
 def is_public(path: str) -> bool:
-    """Health and version, and single health checks below them."""
+    """Health and version, and single health checks below them; and what is published for machines that join."""
     return any(path == one or path.startswith(one + "/") for one in ANONYMOUS_PATHS)
 
 

@@ -12,7 +12,7 @@ import orjson
 from fleetplane.client.protocol import Client
 from fleetplane.operators.vclusters.steps import Outcome
 
-_ACCEPT: Final = "application/vnd.fleetplane.exec+json"
+_ACCEPT: Final = "application/vnd.fleetplane.exec+json, application/json;q=0.5"
 
 
 class PodMachines:

@@ -17,6 +17,8 @@ from fleetplane.operators.vclusters.kinds import RESTARTED_AT, NodePod, Vk8s
 GPU_TYPE: Final = "scale/node.gpu.type"
 STATIC_ADDRESS: Final = "cni.projectcalico.org/ipAddrs"
 STORAGE_CLASS: Final = "local-path"
+LOCAL: Final = "localhost/"
+"""Images of the host's own storage (Podman's name for it): there is no registry to pull them from."""
 BACKUP: Final = "vk8s-backup"
 BACKUP_SIZE: Final = "10Gi"
 ACCESS_KEYS: Final = "{cluster}-access-keys"
@@ -115,7 +117,7 @@ def _pod_spec(vcluster: Vk8s, node: NodePod, image: str) -> Object:
     container: Object = {
         "name": pod_name(node.name),
         "image": image,
-        "imagePullPolicy": "Always",
+        "imagePullPolicy": "IfNotPresent" if image.startswith(LOCAL) else "Always",
         "securityContext": {"privileged": True},
         "env": env,
         "lifecycle": {

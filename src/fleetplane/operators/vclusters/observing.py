@@ -68,6 +68,7 @@ def pod_seen(pod: Object | None, owner: Object | None) -> PodSeen:
     common: dict[str, Any] = {
         "uid": uid(pod),
         "host": str(spec.get("nodeName") or ""),
+        "address": str(status.get("podIP") or ""),
         "image": str(next((one.get("image") for one in spec.get("containers") or ()), "") or ""),
         "stale": bool(update and revision and update != revision),
     }

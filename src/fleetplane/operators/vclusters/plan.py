@@ -39,8 +39,8 @@ KUBEFLOW_READY: Final = "KubeflowReady"
 RESERVED: Final = "Reserved"
 
 
-OF_A_POD: Final = frozenset({NODE_INIT, ANSWERS, NODE_READY})
-"""Steps that last as long as the pod; everything else is kept on the node's volume."""
+OF_A_POD: Final = frozenset({NODE_INIT, ANSWERS, NODE_READY, KUBECONFIG})
+"""Steps that last as long as the pod (a new one may have another address); all else is kept on the node's volume."""
 
 
 class Step(NamedTuple):
@@ -75,6 +75,7 @@ class PodSeen:
     message: str = ""
     uid: str = ""
     host: str = ""
+    address: str = ""
     image: str = ""
     stale: bool = False
     """It runs what its StatefulSet no longer says."""

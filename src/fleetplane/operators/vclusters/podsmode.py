@@ -163,6 +163,7 @@ class PodsMode:
             pod_cidr=spec.kubernetes.pod_network_cidr or DEFAULT_POD_CIDR,
             service_cidr=spec.kubernetes.service_cidr or DEFAULT_SERVICE_CIDR,
             minor=minor_of(master.image),
+            master_address=self.pod(context, vcluster.namespace, master.name).address,
             registry=master.image.rpartition("/")[0],
             kubeflow_version=kubeflow.version if kubeflow is not None else "",
             kubeflow_email=email or f"admin@{vcluster.name}.local",

@@ -77,6 +77,7 @@ class Site:
     pod_cidr: str
     service_cidr: str
     minor: int | None = None
+    master_address: str = ""
     registry: str = ""
     kubeflow_version: str = ""
     kubeflow_email: str = ""
@@ -100,7 +101,8 @@ class Steps:
         """
         match step.name:
             case plan.NODE_INIT:
-                await self._do(site, step.node, ["./init.sh"], timeout=300)
+                known = [site.master_address] if site.master_address else []
+                await self._do(site, step.node, ["./init.sh", *known], timeout=300)
             case plan.CONTROL_PLANE:
                 await self._control_plane(site, before, now, anew)
             case plan.UPGRADED:
@@ -161,7 +163,7 @@ class Steps:
                 if before.state and now - before.started > INIT_SECONDS:
                     raise StepFailed("the control plane did not come up in time", permanent=True)
                 raise StepPending(5)
-            await self._exclusively(site, site.master, ["./reset-kubernetes.sh"], timeout=300)
+            await self._exclusively(site, site.master, ["sh", "-c", _RESET, "reset-kubernetes.sh"], timeout=300)
         command = ["sh", "-c", _INIT, "init-kubernetes.sh", site.pod_cidr, site.service_cidr]
         try:
             await self._exclusively(site, site.master, command, timeout=INIT_SECONDS)
@@ -294,7 +296,10 @@ _LOCK: Final = "/run/vk8s.lock"
 _BUSY: Final = 75
 _BEGUN: Final = 76
 _INIT: Final = f'[ ! -e {CA} ] || exit {_BEGUN}; exec ./init-kubernetes.sh "$@"'
-"""Looked at once more under the lock: whoever held it until now may have begun."""
+_RESET: Final = (
+    f"kubectl --kubeconfig={ADMIN_CONF} get --raw=/livez >/dev/null 2>&1 && exit {_BEGUN}; exec ./reset-kubernetes.sh"
+)
+"""Both look once more under the lock: whoever held it until now may have begun, or come to its end."""
 _KUBECTL: Final = ("kubectl", f"--kubeconfig={ADMIN_CONF}")
 
 
