@@ -5,34 +5,40 @@ Loaded by planes that have nodes, and by no others: all that runs containers com
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fleetplane.apiserver.streaming.protocol import PodStreams
 from fleetplane.apiserver.usage import NodeUsage
-from fleetplane.client.protocol import Client
+from fleetplane.client.rest import RestClient
 from fleetplane.local_streams import LocalStreams
 from fleetplane.model.environment import Environment
 from fleetplane.model.user import MASTERS_GROUP, UserInfo
-from fleetplane.node.agent import NodeAgent, NodeSettings
+from fleetplane.node.agent import NodeAgent
 from fleetplane.node.fleet import SimulatedFleet
-from fleetplane.node.local import choose_runtime, remove_local_node, run_local_node
-from fleetplane.node.runtime import RuntimeFailure
-from fleetplane.plane_error import PlaneError
+from fleetplane.node.local import choose_runtime, remove_local_node
 from fleetplane.settings import Settings
+from fleetplane.this_machine import ThisMachine
 
 _WAIT_FOR_NODES = 100
 _SIMULATED_PREFIX = "sim-"
-PROXY_USER = UserInfo("system:kube-proxy", groups=("system:authenticated",))
 FLEET_USER = UserInfo("fleetplane:simulated-nodes", groups=(MASTERS_GROUP, "system:authenticated"))
 
 
 class LocalNodes:
-    """``client_as`` gives clients of the plane's server; each node acts under an identity of its own."""
+    """``client_as`` gives clients of the plane's server; each node acts under an identity of its own.
 
-    def __init__(self, settings: Settings, client_as: Callable[[UserInfo], Client], environment: Environment) -> None:
+    ``machine`` is this machine's node where it has begun already.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        client_as: Callable[[UserInfo], RestClient],
+        environment: Environment,
+        machine: ThisMachine | None = None,
+    ) -> None:
+        self._machine = machine
         self._settings = settings
         self._client_as = client_as
         self._environment = environment
@@ -69,30 +75,11 @@ class LocalNodes:
             await fleet.ready.wait()
 
     async def _start_this_machine(self, start_task: Callable[[Coroutine[Any, Any, None]], None]) -> None:
-        settings = self._settings
-        name = settings.node_name or socket.gethostname().lower()
-        ready: asyncio.Future[NodeAgent] = asyncio.get_running_loop().create_future()
-        static_pods = settings.data_dir / "static-pods"
-        node = NodeSettings(settings.data_dir / "nodes" / name, name=name, static_pods=static_pods)
-        user = UserInfo(f"system:node:{name}", groups=("system:nodes", "system:authenticated"))
-
-        async def run() -> None:
-            try:
-                await run_local_node(
-                    self._client_as(user),
-                    node,
-                    self._environment,
-                    pod_networks=[one.strip() for one in settings.pod_cidrs.split(",")],
-                    service_client=self._client_as(PROXY_USER),
-                    cri_socket=settings.cri_socket if settings.runtime == "cri" else None,
-                    on_ready=ready.set_result,
-                )
-            except RuntimeFailure as error:
-                raise PlaneError(f"this machine cannot run pods: {error}; try --runtime simulated") from error
-
-        start_task(run())
-        agent = await ready
-        self._streams[name] = LocalStreams(agent.streams)
+        machine = self._machine or ThisMachine(self._settings, self._environment)
+        machine.connect(lambda user: self._client_as(user).transport)
+        start_task(machine.run())
+        agent = await machine.ready
+        self._streams[machine.name] = LocalStreams(agent.streams)
         self._measured.append(agent)
 
 

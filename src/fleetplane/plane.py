@@ -52,6 +52,7 @@ from fleetplane.workloads.assembly import controllers
 
 if TYPE_CHECKING:
     from fleetplane.local_nodes import LocalNodes
+    from fleetplane.this_machine import ThisMachine
 
 log = logging.getLogger(__name__)
 
@@ -156,8 +157,12 @@ class Plane:
         PlaneError: something a person has to change: a port in use, a locked data directory, an unusable setting.
     """
 
-    def __init__(self, settings: Settings, environment: Environment | None = None) -> None:
+    def __init__(
+        self, settings: Settings, environment: Environment | None = None, machine: ThisMachine | None = None
+    ) -> None:
+        """``machine`` is this machine's node where it has begun already; the plane goes on with it."""
         self.settings = settings
+        self._machine = machine
         self.environment = environment or SystemEnvironment()
         self.url = ""
         self.kubeconfig = settings.data_dir / "admin.kubeconfig"
@@ -172,7 +177,7 @@ class Plane:
             raise RuntimeError("the plane is not running")
         return self._server
 
-    def client(self, user: UserInfo = BOOTSTRAP_USER) -> Client:
+    def client(self, user: UserInfo = BOOTSTRAP_USER) -> RestClient:
         """A client of this process, as a user."""
         return RestClient(
             InProcessTransport(self.server, user),
@@ -274,7 +279,7 @@ class Plane:
             return
         from fleetplane.local_nodes import LocalNodes  # noqa: PLC0415 - a server without nodes needs none of it
 
-        self._nodes = LocalNodes(self.settings, self.client, self.environment)
+        self._nodes = LocalNodes(self.settings, self.client, self.environment, self._machine)
         await self._nodes.start(tasks.start)
 
     async def remove_local_nodes(self) -> None:

@@ -40,7 +40,7 @@ class Known:
     async def secret(self, namespace: str, name: str) -> Any:
         return self.objects.get(f"secret_{name}")
 
-    async def services(self, namespace: str) -> Any:
+    async def services(self, namespace: str, *, patient: bool = True) -> Any:
         return self.objects.get("services", [])
 
 

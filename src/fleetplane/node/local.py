@@ -22,7 +22,7 @@ from fleetplane.model.environment import Environment
 from fleetplane.model.objects import Object
 from fleetplane.node import machine
 from fleetplane.node.agent import NodeAgent, NodeSettings, run_node
-from fleetplane.node.files import remove_tree, write_private
+from fleetplane.node.files import held, remove_tree, write_private
 from fleetplane.node.names import read_resolv_conf
 from fleetplane.node.network import BridgeNetwork, HostNetwork, PodNetwork, pod_network, why_no_bridge
 from fleetplane.node.podman import PodmanRuntime, look_at_host
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 OWNER: Final = "owner"
 POD_NETWORKS: Final = ("10.88.0.0/16", "fd00:10:88::/64")
 """Where pods have their addresses unless said otherwise."""
+LOCK: Final = "lock"
 RUNTIME: Final = "runtime"
 """A file with the socket of the CRI runtime a node uses; there is none where it uses Podman."""
 
@@ -97,7 +98,22 @@ async def run_local_node(
     ``service_client`` may list and watch Services and EndpointSlices, which a node's own identity may not; without one,
     Services have no addresses and no names on this node.
     """
-    settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with held(settings.directory / LOCK) as ours:
+        if not ours:
+            raise RuntimeFailure(f"another process runs the node of {settings.directory}; stop it first")
+        await _run(client, settings, environment, pod_networks, service_client, by_handler, cri_socket, on_ready)
+
+
+async def _run(
+    client: Client,
+    settings: NodeSettings,
+    environment: Environment,
+    pod_networks: Sequence[str],
+    service_client: Client | None,
+    by_handler: Mapping[str, ContainerRuntime] | None,
+    cri_socket: str | None,
+    on_ready: Callable[[NodeAgent], None] | None,
+) -> None:
     instance = instance_id(settings.directory, environment)
     sockets = sockets_root() / instance
     network: PodNetwork | CniNetwork

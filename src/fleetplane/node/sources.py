@@ -32,6 +32,7 @@ from fleetplane.node.building import ConfigFailure
 from fleetplane.node.files import read_json, remove_file, write_private
 
 ANSWER_SECONDS: Final = 10.0
+HASTY_SECONDS: Final = 0.1
 
 
 class Sources:
@@ -59,11 +60,14 @@ class Sources:
     async def runtime_class(self, name: str) -> Object | None:
         return await self._fetch(RUNTIME_CLASSES, "", name)
 
-    async def services(self, namespace: str) -> list[Object]:
-        """The Services of a namespace and ``default/kubernetes``, as containers' environment shows them."""
+    async def services(self, namespace: str, *, patient: bool = True) -> list[Object]:
+        """The Services of a namespace and ``default/kubernetes``, as containers' environment shows them.
+
+        Who is not ``patient`` (a static pod may be what the control plane waits for) gets what is known at once.
+        """
         found: list[Object] = []
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(ANSWER_SECONDS if patient else HASTY_SECONDS):
                 found = list((await self._client.list(SERVICES, namespace)).items)
             await asyncio.to_thread(self._keep, SERVICES, namespace, "", {"items": found})
         except (ApiError, OSError, TimeoutError) as error:
@@ -72,9 +76,17 @@ class Sources:
             kept = await asyncio.to_thread(self._kept, SERVICES, namespace, "")
             found = list((kept or {}).get("items") or [])
         if namespace != "default":
-            own = await self._fetch(SERVICES, "default", "kubernetes")
+            own = await self._own_service(patient=patient)
             found = [own, *found] if own is not None else found
         return found
+
+    async def _own_service(self, *, patient: bool) -> Object | None:
+        if patient:
+            return await self._fetch(SERVICES, "default", "kubernetes")
+        try:
+            return await self._fetch(SERVICES, "default", "kubernetes", HASTY_SECONDS)
+        except ConfigFailure:
+            return None
 
     async def token(self, namespace: str, account: str, body: Object) -> tuple[str, datetime]:
         """A ServiceAccount token by TokenRequest, and when it expires. Raises ConfigFailure."""
@@ -86,10 +98,12 @@ class Sources:
         status = made.get("status") or {}
         return str(status.get("token") or ""), parse_timestamp(str(status.get("expirationTimestamp")))
 
-    async def _fetch(self, resource: ResourceType, namespace: str, name: str) -> Object | None:
+    async def _fetch(
+        self, resource: ResourceType, namespace: str, name: str, seconds: float = ANSWER_SECONDS
+    ) -> Object | None:
         """The object, or None where it does not exist. Raises ConfigFailure where nobody can say."""
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(seconds):
                 found = await self._client.get(resource, name, namespace or None)
         except (ApiError, OSError, TimeoutError) as error:
             if isinstance(error, ApiError) and error.code == 404:

@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
 from fleetplane.interfaces.cli.logs import configure_logging
 from fleetplane.interfaces.cli.main import CommandError
+from fleetplane.model.environment import SystemEnvironment
 from fleetplane.model.errors import ApiError
-from fleetplane.plane import Plane
 from fleetplane.plane_error import PlaneError
 from fleetplane.settings import Settings, SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from fleetplane.plane import Plane
+    from fleetplane.this_machine import ThisMachine
 
 ROOM_BYTES: Final = 1 << 20
 """With less than this free, a database cannot even be made."""
@@ -33,6 +38,7 @@ def run_plane(given: Mapping[str, Any], config: Path | None) -> None:
     except SettingsError as error:
         raise CommandError(str(error)) from None
     configure_logging(settings.log_level)
+    gc.disable()  # until everything is loaded: there is nothing to find before
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings))
@@ -82,6 +88,43 @@ def _calm_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 1000)
+    gc.enable()
+
+
+def _will_be_a_node(settings: Settings) -> bool:
+    """Whether this machine surely will be one; told without loading anything."""
+    if settings.nodes == 0:
+        return False
+    return settings.runtime == "cri" or (settings.runtime in {"auto", "podman"} and shutil.which("podman") is not None)
+
+
+@contextlib.asynccontextmanager
+async def _begun(settings: Settings) -> AsyncIterator[ThisMachine | None]:
+    """This machine's node, where it will be one: its containers start while the plane is loaded."""
+    if not _will_be_a_node(settings):
+        yield None
+        return
+    from fleetplane.this_machine import ThisMachine
+
+    machine = ThisMachine(settings, SystemEnvironment())
+    machine.begin()
+    try:
+        yield machine
+    finally:
+        await machine.end()
+
+
+async def _loaded() -> type[Plane]:
+    """The plane's class. Loading all that it is made of takes a second or so; the event loop goes on meanwhile."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(0.001)
+    try:
+        module = await asyncio.to_thread(importlib.import_module, "fleetplane.plane")
+    finally:
+        sys.setswitchinterval(usual)
+    _calm_garbage_collector()
+    loaded: type[Plane] = module.Plane
+    return loaded
 
 
 async def _serve(settings: Settings) -> None:
@@ -89,8 +132,7 @@ async def _serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, stop.set)
-    _calm_garbage_collector()
-    async with Plane(settings) as plane:
+    async with _begun(settings) as machine, (await _loaded())(settings, machine=machine) as plane:
         with contextlib.suppress(BrokenPipeError):
             sys.stdout.write(f"ready {plane.url} kubeconfig={plane.kubeconfig}\n")
             sys.stdout.flush()
