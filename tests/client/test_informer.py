@@ -18,7 +18,9 @@ from fleetplane.client.snapshot import DecodedPool, ObjectKey, Snapshot
 from fleetplane.model.builtin.types import CONFIG_MAPS, PODS
 from fleetplane.model.environment import SystemEnvironment
 from fleetplane.model.objects import Object
+from fleetplane.model.resources import ResourceType
 from fleetplane.testing.memory import MemoryServer
+from fleetplane.testing.plane import running_server
 
 ENVIRONMENT = SystemEnvironment()
 
@@ -71,6 +73,23 @@ async def test_what_exists_is_there_once_synced(client: RestClient) -> None:
 
 async def test_before_it_has_synced_it_says_so(client: RestClient) -> None:
     assert not Informer(client, CONFIG_MAPS, ENVIRONMENT).has_synced
+
+
+async def test_what_a_server_does_not_serve_is_empty_where_that_is_allowed_and_waited_for_elsewhere() -> None:
+    async with running_server() as plane:
+        unknown = ResourceType("example.org", "v1", "Thing", "things", True)
+        allowed, waited = (Informer(plane.client(), unknown, ENVIRONMENT) for _ in range(2))
+        allowed.may_be_absent()
+        tasks = [asyncio.ensure_future(one.run()) for one in (allowed, waited)]
+        async with asyncio.timeout(5):
+            await allowed.wait_synced()
+            while not waited.last_error:
+                await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert (len(allowed), waited.has_synced) == (0, False)
 
 
 async def test_large_lists_come_in_pages(server: MemoryServer) -> None:

@@ -103,6 +103,7 @@ class Informer:
         self._watch_list = client.capabilities.watch_list
         self._keeps_managed_fields = managed_fields
         self._transform: Callable[[bytes], bytes] | None = None
+        self._may_be_absent = False
         self.last_error: str = ""
 
     # -- reading
@@ -174,6 +175,10 @@ class Informer:
         """From now on objects keep their ``managedFields``, for whoever reads off them what was applied."""
         self._keeps_managed_fields = True
 
+    def may_be_absent(self) -> None:
+        """From now on a server that does not serve the resource at all has none of it; otherwise it is waited for."""
+        self._may_be_absent = True
+
     def transform(self, function: Callable[[bytes], bytes]) -> None:
         """Keep of each object only what ``function`` makes of its JSON; for large objects of which little is read.
 
@@ -243,6 +248,10 @@ class Informer:
         if error.code == 410:
             self._version = ""
             log.info("%s: the server no longer knows version we are at; listing again", self.resource.qualified)
+        elif error.code == 404 and self._may_be_absent:
+            if not self.has_synced or self._objects:
+                log.info("%s: not served here, so there are none", self.resource.qualified)
+            self._replace({}, "")
         elif error.code in {404, 403, 401, 400, 405, 422}:
             self._version = ""  # a change of rights or of what is served: begin anew once it is allowed
             log.warning("%s: %s; trying again", self.resource.qualified, error.message)

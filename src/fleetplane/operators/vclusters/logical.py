@@ -55,6 +55,9 @@ def logical_cluster(vcluster: Vk8s, name: str) -> Object:
     }
 
 
+_ELSEWHERE = "logical clusters are rows of a Fleetplane server, and this Kubernetes is another; make one with mode: pods"
+
+
 def is_network_closed(vcluster: Vk8s) -> bool:
     """A logical cluster has the host's network: only an explicit "false" holds it back."""
     return vcluster.annotations.get(NETWORK) == "false"
@@ -111,7 +114,12 @@ class LogicalMode:
         """Take away the credentials and the cluster; true when both are gone."""
         await _delete(context, SECRETS, credentials.secret_name(vcluster.name), vcluster.namespace, vcluster.uid)
         left = False
-        listed = await context.client.list(LOGICAL_CLUSTERS, labels=f"{OWNER_UID}={vcluster.uid}")
+        try:
+            listed = await context.client.list(LOGICAL_CLUSTERS, labels=f"{OWNER_UID}={vcluster.uid}")
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            return True  # there are none here
         for cluster in listed.items:
             left = True
             if not is_deleting(cluster):
@@ -142,6 +150,8 @@ class LogicalMode:
             try:
                 return await context.client.create(LOGICAL_CLUSTERS, logical_cluster(vcluster, name))
             except ApiError as error:
+                if error.code == 404:
+                    raise Permanent(_ELSEWHERE, reason="NotFleetplane") from None
                 if error.reason != "AlreadyExists":
                     raise
             try:
