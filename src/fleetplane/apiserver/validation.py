@@ -32,7 +32,7 @@ def normalise(call: Call, obj: Object, strict: list[str]) -> None:
     dropped = meta.drop_unknown(obj["metadata"]) if schema is None else prune(schema, obj)
     _tell_unknown(call, obj, [*strict, *(f'unknown field "{path}"' for path in dropped)])
     if not served.custom:
-        check_types(call, obj)
+        _check_schema_types(call, obj)
 
 
 def _tell_unknown(call: Call, obj: Object, unknown: list[str]) -> None:
@@ -53,10 +53,17 @@ def check_types(call: Call, obj: Object) -> None:
 
     What is missing or out of range may still be mended by defaults and admission, so it is not looked at yet.
     """
-    schema = call.served.schema
     found = meta.check_shape(obj)
-    if not found and schema is not None:
-        found = [one for one in validate(schema, obj, None) if one.reason in _TYPE_REASONS]
+    if found:
+        raise errors.invalid(call.served.type.kind, _name(obj), found, group=call.served.type.group)
+    _check_schema_types(call, obj)
+
+
+def _check_schema_types(call: Call, obj: Object) -> None:
+    schema = call.served.schema
+    if schema is None:
+        return
+    found = [one for one in validate(schema, obj, None) if one.reason in _TYPE_REASONS]
     if found:
         raise errors.invalid(call.served.type.kind, _name(obj), found, group=call.served.type.group)
 

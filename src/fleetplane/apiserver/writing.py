@@ -113,14 +113,15 @@ class Writes:
     ) -> tuple[Record | None, Object]:
         """Create what the call's target and this object describe; (None, object) for a dry run.
 
-        ``managed`` are the managedFields where an apply has already found them.
+        ``managed`` are the managedFields where an apply has already found them, and looked at the object's shape.
         """
         self.place(call, obj)
         metadata = obj["metadata"]
         if metadata.get("resourceVersion"):
             raise errors.bad_request("resourceVersion should not be set on objects to be created")
         generate = metadata.get("generateName") if not metadata.get("name") else None
-        validation.normalise(call, obj, strict)
+        if managed is None:
+            validation.normalise(call, obj, strict)
         refused: Claim | None = None
         for attempt in range(_ATTEMPTS):
             candidate = decode_copy(obj) if attempt + 1 < _ATTEMPTS and (generate or attempt) else obj
@@ -288,7 +289,7 @@ class Writes:
             return server_side_apply(
                 schema,
                 live,
-                decode_copy(applied),
+                applied,
                 manager=manager,
                 force=force,
                 now=timestamp(self._environment.now()),

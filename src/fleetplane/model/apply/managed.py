@@ -246,6 +246,8 @@ class _Apply:
         merge(self.schema, merged, copied(self.applied))
         if last is not None and (last.fields != config or self.version_of(last) != self.api_version):
             merged = self.pruned(merged, last, wanted)
+        if self.before is None:
+            return self.first(merged, config)
 
         versions = _Versions(
             self.schema, self.live, merged, self.api_version, self.fields, self.convert, self.schema_of
@@ -261,6 +263,13 @@ class _Apply:
         if not config:
             del self.entries[self.own]
         cap_updates(self.entries)
+        return with_entries(merged, self.entries)
+
+    def first(self, merged: Object, config: Trie) -> Object:
+        """A new object: there is nobody to conflict with, or to take anything from."""
+        lastapplied.refresh(self.manager, merged, self.applied)
+        if config:
+            self.entries[self.own] = Entry(self.api_version, self.now, config)
         return with_entries(merged, self.entries)
 
     def pruned(self, merged: Object, last: Entry, wanted: Trie) -> Object:
