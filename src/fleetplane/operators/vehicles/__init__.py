@@ -3,7 +3,7 @@
 Reading order: ``kinds`` (what users write), ``limits`` (what each class of applications may do), ``plan`` (from names to a
 pod), ``reconcile`` and ``admission``; then ``redundancy`` with ``deployment`` (several pods by a policy)
 and ``voting``; ``rules``, ``signals`` and ``lifecycle`` (what signals start, stop and change);
-``application`` (several as one) and ``scheduling`` (levels of criticality on one node).
+``application`` (several as one); ``scheduling``, ``degradation`` and ``interference`` (levels of criticality on one node).
 
 Python orchestrates, and is not a safety mechanism: it enforces configuration and reports (see ``docs/vehicles.md``).
 """
@@ -16,6 +16,7 @@ from typing import Final
 from fleetplane.controller import Controller, Manager, Operator
 from fleetplane.operators.vehicles.admission import PLUGINS
 from fleetplane.operators.vehicles.application import VehApplications
+from fleetplane.operators.vehicles.degradation import Degradation
 from fleetplane.operators.vehicles.deployment import VehDeployments
 from fleetplane.operators.vehicles.kinds import (
     AppType,
@@ -23,6 +24,7 @@ from fleetplane.operators.vehicles.kinds import (
     LifecycleManagingRule,
     VehApplication,
     VehContainerConfig,
+    VehDegradation,
     VehDeployment,
     VehPod,
     VehSignalSource,
@@ -38,6 +40,7 @@ def controllers(manager: Manager) -> Iterable[Controller]:
         VehDeployments(manager, platform).controller(),
         *Lifecycle(manager).controllers(),
         VehApplications(manager).controller(),
+        Degradation(manager).controller(),
     ]
 
 
@@ -53,6 +56,7 @@ OPERATOR: Final = Operator(
         LifecycleManagingRule,
         VehSignalSource,
         VehApplication,
+        VehDegradation,
     ),
     admission=PLUGINS,
     rules=(
@@ -64,7 +68,8 @@ OPERATOR: Final = Operator(
         {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
         {"apiGroups": ["crd.piccolo.org"], "resources": ["vehpods", "vehdeployments"], "verbs": ["delete"]},
-        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch", "patch"]},
+        {"apiGroups": ["metrics.k8s.io"], "resources": ["nodes"], "verbs": ["get", "list"]},
         {
             "apiGroups": ["scheduling.k8s.io"],
             "resources": ["priorityclasses"],

@@ -27,11 +27,13 @@ from fleetplane.model.objects import Object, is_deleting, labels, name
 from fleetplane.model.resources import ResourceRef
 from fleetplane.model.user import MASTERS_GROUP
 from fleetplane.operators.vehicles.application import application_violations
+from fleetplane.operators.vehicles.degradation import degradation_violations
 from fleetplane.operators.vehicles.kinds import (
     AppType,
     DevRes,
     VehApplication,
     VehContainerConfig,
+    VehDegradation,
     VehDeployment,
     VehPod,
 )
@@ -117,6 +119,11 @@ def _warnings(kind: str, spec: Mapping[str, Any], known: Dependencies) -> Iterat
         yield f"not there yet: {', '.join(known.missing)}; the pod starts when they are"
 
 
+async def _check_degradation(request: AdmissionRequest, _reader: Reader) -> Decision:
+    problems = list(degradation_violations((request.new or {}).get("spec") or {}))
+    return refusal(request, problems) if problems else ALLOWED
+
+
 async def _check_application(request: AdmissionRequest, _reader: Reader) -> Decision:
     problems = list(application_violations((request.new or {}).get("spec") or {}))
     return refusal(request, problems) if problems else ALLOWED
@@ -185,6 +192,9 @@ PLUGINS: Final = (
     ),
     AdmissionPlugin(
         "applications.vehicles.fleetplane.io", "validate", [AdmissionRule([VehApplication])], _check_application
+    ),
+    AdmissionPlugin(
+        "degradation.vehicles.fleetplane.io", "validate", [AdmissionRule([VehDegradation])], _check_degradation
     ),
     AdmissionPlugin("devices.vehicles.fleetplane.io", "validate", [AdmissionRule([DevRes])], _check_device),
     AdmissionPlugin(

@@ -254,6 +254,7 @@ class VehDeployments:
             Condition(DEPENDENCIES_RESOLVED, True, "Resolved"),
             Condition(ADMITTED, True, "Admitted"),
             Condition(REDUNDANT, redundant, "Redundant" if redundant else "NotRedundant", message),
+            self._platform.freedom(context, there.values()),
             Condition(READY, healthy == total and phase != "SafeState", phase, message),
         )
 
@@ -414,6 +415,7 @@ class VehDeployments:
             Condition(DEPENDENCIES_RESOLVED, True, "Resolved"),
             Condition(ADMITTED, True, "Admitted"),
             Condition(REDUNDANT, runs and standbys > 0, "StandingBy" if standbys else "NoStandby", message),
+            self._platform.freedom(context, there.values()),
             Condition(READY, runs, "Active" if runs else "NoActive", message),
         )
 

@@ -111,9 +111,20 @@ class Reservation(View):
     """What is kept for a workload; passed on to the node as it is."""
 
     cpu_set: str = field(default="", doc="CPUs it runs on, as in cpuset(7): 0-1,3.", pattern=r"^[0-9,\-]*$")
+    affinity: str = field(
+        default="", doc="CPUs its processes are bound to by themselves, as in cpuset(7).", pattern=r"^[0-9,\-]*$"
+    )
+    memory_min: str = field(default="", doc="Memory that is never taken from it, such as 64Mi (cgroup v2).")
+    memory_low: str = field(default="", doc="Memory that is taken from it last; a soft limit on cgroup v1.")
     memory_bandwidth_percent: int | None = field(default=None, minimum=1, maximum=100)
     scheduling_policy: Literal["", "SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_DEADLINE"] = ""
     scheduling_priority: int | None = field(default=None, minimum=1, maximum=99)
+    runtime_microseconds: int | None = field(default=None, doc="SCHED_DEADLINE: time it needs each period.", minimum=1)
+    deadline_microseconds: int | None = field(default=None, doc="SCHED_DEADLINE: by when, in each period.", minimum=1)
+    period_microseconds: int | None = field(default=None, doc="SCHED_DEADLINE: the deadline if absent.", minimum=1)
+    realtime_percent: int | None = field(
+        default=None, doc="CPU time realtime threads may take where the kernel divides it; 10.", minimum=1, maximum=95
+    )
 
 
 class Instance(View):
@@ -215,6 +226,47 @@ class VehDeployment(Kind, group=GROUP, version=VERSION, categories=_CATEGORIES):
 
     spec: VehDeploymentSpec
     status: WorkloadStatus = field(default_factory=lambda: WorkloadStatus.view({}))
+
+
+# -- degradation
+
+
+class DegradationMode(View):
+    name: str = field(max_length=40)
+    shed: list[Level] = field(doc="Levels that go: the lowest first, never the highest.", min_items=1, max_items=4)
+    enter_above: dict[str, int] = field(default_factory=dict, doc="Percent of the node: cpu, memory.")
+    leave_below: dict[str, int] = field(default_factory=dict, doc="Percent of the node, lower than in enterAbove.")
+    conditions: list[str] = field(
+        default_factory=list, doc="Conditions of the node that call for it, such as MemoryPressure.", max_items=8
+    )
+
+
+class VehDegradationSpec(View):
+    nodes: list[str] = field(default_factory=list, doc="Names of nodes; all if empty.", max_items=64)
+    modes: list[DegradationMode] = field(doc="From mild to severe.", min_items=1, max_items=4)
+    enter_seconds: float = field(default=2.0, doc="How long a limit must be passed.", minimum=0)
+    leave_seconds: float = field(default=30.0, doc="How long all limits must be undershot.", minimum=0)
+
+
+class DegradedNode(View):
+    node: str
+    mode: str = ""
+    since: str = ""
+    shed: list[str] = field(default_factory=list)
+    use: dict[str, int] = field(default_factory=dict, doc="Percent, rounded down to tens.")
+
+
+class DegradationStatus(View):
+    nodes: list[DegradedNode] = field(default_factory=list)
+    observed_generation: int = 0
+    conditions: list[StatusCondition] = field(default_factory=list, list_map_keys=["type"])
+
+
+class VehDegradation(Kind, group=GROUP, version=VERSION, namespaced=False, categories=_CATEGORIES):
+    """When a node sheds lower levels of criticality, so that higher ones do not suffer."""
+
+    spec: VehDegradationSpec
+    status: DegradationStatus = field(default_factory=lambda: DegradationStatus.view({}))
 
 
 # -- rules and signals

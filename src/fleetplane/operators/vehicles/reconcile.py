@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from fleetplane.client.informer import Informer
+from fleetplane.client.informer import Change, Informer
 from fleetplane.client.snapshot import ObjectKey, Snapshot
 from fleetplane.controller import Condition, Context, Controller, Manager, Request, Result, Watch, controller_for
 from fleetplane.controller.applied import is_applied
@@ -20,7 +20,7 @@ from fleetplane.model.builtin.types import LIMIT_RANGES, NAMESPACES, PODS, PRIOR
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, is_deleting, labels, metadata, uid
 from fleetplane.model.resources import ResourceRef
-from fleetplane.operators.vehicles import plan
+from fleetplane.operators.vehicles import interference, plan
 from fleetplane.operators.vehicles.kinds import AppType, DevRes, VehContainerConfig, VehDeployment, VehPod
 from fleetplane.operators.vehicles.limits import Profile, Violation, canonical, profile_of
 
@@ -30,6 +30,10 @@ DEVICES_BOUND: Final = "DevicesBound"
 SCHEDULED: Final = "Scheduled"
 READY: Final = "Ready"
 
+FREEDOM: Final = "FreedomFromInterference"
+
+ON_NODE: Final = "vehicles.node"
+"""Index of pods by where they run: ``cluster/node``."""
 NAMED: Final = "vehicles.named"
 """Index of workloads by what they name: ``cluster/namespace/Kind/name``, and ``cluster/AppType/name``."""
 _LIMITS: Final[Mapping[str, ResourceRef]] = {
@@ -53,6 +57,8 @@ class Platform:
         self._app_types = manager.informer(AppType)
         self._limits = {kind: manager.informer(resource) for kind, resource in _LIMITS.items()}
         self._classes = manager.informer(PRIORITY_CLASSES)
+        self._pods = manager.informer(PODS)
+        self._pods.add_index(ON_NODE, _node_of)
 
     def dependencies(self, context: Context[Any], spec: Mapping[str, Any]) -> plan.Dependencies:
         cluster, namespace = context.request.cluster, context.request.namespace
@@ -92,6 +98,17 @@ class Platform:
                 await _create_if_absent(context, PRIORITY_CLASSES, made)
         return True
 
+    def freedom(self, context: Context[Any], pods: Iterable[Object]) -> Condition:
+        """Whether anything of lower criticality could disturb these pods where they run (see ``interference``)."""
+        found: list[str] = []
+        for pod in pods:
+            node = (pod.get("spec") or {}).get("nodeName")
+            if node and interference.level_of_pod(pod) != "QM":
+                there = self._pods.by_index(ON_NODE, f"{context.request.cluster}/{node}")
+                found += interference.findings(pod, there)
+        text = interference.told(sorted(set(found)))
+        return Condition(FREEDOM, not found, "Interference" if found else "NoneFound", text)
+
     def watches(self, workloads: Informer) -> list[Watch]:
         """What wakes a workload besides itself: what it names, and its pods, which live in another namespace."""
         workloads.add_index(NAMED, _named)
@@ -109,12 +126,30 @@ class Platform:
             parts = snapshot.annotations.get(plan.OWNER, "").split("/")
             return [Request(snapshot.key.cluster, parts[1], parts[2])] if len(parts) == 3 and parts[0] == kind else []
 
+        def neighbours(snapshot: Snapshot) -> Iterable[Request]:
+            """Vehicle pods of a level, where another pod has come or gone."""
+            for key in _node_of(snapshot):
+                for one in self._pods.snapshots_by_index(ON_NODE, key):
+                    if one.annotations.get(plan.LEVEL, "QM") != "QM":
+                        yield from owner(one)
+
         return [
             Watch(DevRes, by("DevRes")),
             Watch(VehContainerConfig, by("VehContainerConfig")),
             Watch(AppType, by("AppType")),
             Watch(PODS, owner),
+            Watch(PODS, neighbours, _moved),
         ]
+
+
+def _moved(change: Change) -> bool:
+    """Whether a pod came to a node or left it."""
+    return change.event != "MODIFIED" or change.old is None or _node_of(change.old) != _node_of(change.new)
+
+
+def _node_of(snapshot: Snapshot) -> Iterable[str]:
+    node = (snapshot.object.get("spec") or {}).get("nodeName")
+    return [f"{snapshot.key.cluster}/{node}"] if node else []
 
 
 def _same_spec(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -269,6 +304,7 @@ class VehPods:
             ),
             Condition(ADMITTED, True, "Admitted"),
             *pod_conditions(pod),
+            self._platform.freedom(context, [] if pod is None else [pod]),
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from fleetplane.operators.vehicles.degradation import MODE, shed_here
 from fleetplane.operators.vehicles.limits import LEVELS
 from fleetplane.operators.vehicles.plan import HOST_PATHS, LEVEL, PREFIX
 from fleetplane.workloads.scheduler.cluster import Cluster
@@ -41,6 +42,8 @@ class Criticality:
         takes = node.annotations.get(TAKES)
         if takes is not None and level not in {one.strip() for one in takes.split(",")}:
             return Refusal(RULE, (f"node(s) do not take criticality {level}",), resolvable=False)
+        if level in shed_here(node.annotations.get(MODE)):
+            return Refusal(RULE, (f"node(s) shed criticality {level} in their degradation mode",), resolvable=False)
         if (text := node.annotations.get(BUDGET)) is not None:
             for resource, limit in budget(text, level).items():
                 used = sum(
