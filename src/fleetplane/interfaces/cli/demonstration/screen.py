@@ -33,7 +33,7 @@ class Screen:
         self._spinner = Spinner("dots", style="cyan")
         self._current = ""
         self.told = ""
-        self._live = Live(get_renderable=self._picture, console=self._console, refresh_per_second=12, transient=True)
+        self._live = Live(get_renderable=self.picture, console=self._console, refresh_per_second=12, transient=True)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -68,9 +68,10 @@ class Screen:
             for line in what_next(summary):
                 self._console.print(line, soft_wrap=True)
         elif self._console.is_terminal:
-            self._console.print(self._picture())
+            self._console.print(self.picture())
 
-    def _picture(self) -> RenderableType:
+    def picture(self) -> RenderableType:
+        """Every step: done, running, or to come."""
         grid = Table.grid(padding=(0, 1))
         grid.add_column(width=1)
         grid.add_column(no_wrap=True)

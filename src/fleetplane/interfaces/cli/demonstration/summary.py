@@ -91,24 +91,25 @@ def as_json(summary: Summary) -> str:
 
 
 def as_table(summary: Summary, terminal: bool) -> RenderableType:
+    """What was real and what was not, then the times, each beside the command that repeats it."""
     whys = list(dict.fromkeys(one.outcome.why for one in summary.done if one.outcome.why))
     style = box.SIMPLE_HEAD if terminal else None
     table = Table(box=style, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False, highlight=False)
     table.add_column("what happened", overflow="fold")
     table.add_column("real", overflow="fold")
     table.add_column("simulated", overflow="fold")
-    again = Table(box=style, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
-    again.add_column("took", justify="right", no_wrap=True)
-    again.add_column("how to do it again", overflow="fold")
+    repeat = Table(box=style, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
+    repeat.add_column("took", justify="right", no_wrap=True)
+    repeat.add_column("how to do it again", overflow="fold")
     for one in summary.done:
         simulated = Text(one.outcome.simulated or "nothing", style="yellow" if one.outcome.simulated else "dim")
         if one.outcome.why:
             simulated.append(f" [{whys.index(one.outcome.why) + 1}]", style="dim")
         what = Text.assemble((f"{one.step.title}: ", "bold"), one.outcome.said)
         table.add_row(what, Text(one.outcome.real, style="green"), simulated)
-        again.add_row(Text(duration(one.outcome.seconds), style="bold cyan"), summary.again(one))
+        repeat.add_row(Text(duration(one.outcome.seconds), style="bold cyan"), summary.again(one))
     notes = [Text(f"[{number}] {why}", style="dim") for number, why in enumerate(whys, 1)]
-    return Group(table, *notes, Text(""), again, Text(""))
+    return Group(table, *notes, Text(""), repeat, Text(""))
 
 
 def what_next(summary: Summary) -> list[Text]:
