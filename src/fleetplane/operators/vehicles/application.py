@@ -21,7 +21,7 @@ from fleetplane.model.environment import parse_timestamp, timestamp
 from fleetplane.model.objects import Object, is_deleting, metadata
 from fleetplane.operators.vehicles.kinds import GROUP, VERSION, VehApplication, VehDeployment, VehPod
 from fleetplane.operators.vehicles.limits import Violation
-from fleetplane.operators.vehicles.plan import PREFIX
+from fleetplane.operators.vehicles.plan import APPLICATION, MICROSERVICE, PREFIX
 
 DIGEST: Final = PREFIX + "digest"
 GOOD: Final = PREFIX + "good-spec"
@@ -64,8 +64,16 @@ def _sha(value: Any) -> str:
 
 
 def digest_of(microservices: Sequence[Mapping[str, Any]]) -> str:
-    """The digest of a package: everything that will run, in canonical JSON."""
-    return "sha256:" + _sha(list(microservices))
+    """The digest of an application: everything that will run, in canonical JSON, whether defaults are written or not."""
+    written = [
+        {
+            **one,
+            "kind": one.get("kind") or "VehPod",
+            "dependsOn": list(one.get("dependsOn") or ()),
+        }
+        for one in microservices
+    ]
+    return "sha256:" + _sha(written)
 
 
 def wanted_of(spec: Mapping[str, Any]) -> list[Wanted]:
@@ -223,6 +231,7 @@ class VehApplications:
         else:
             phase = "Running" if running == len(wanted) else "Degraded" if running else "Starting"
         status: Object = {"ready": f"{running}/{len(wanted)}", "phase": "Updating" if step.updating else phase}
+        status["microservices"] = [_line(app.name, one, there.get(one.name), refused) for one in wanted]
         if step.outcome:
             one = next(one for one in wanted if one.name == step.updating)
             entry = {
@@ -238,6 +247,18 @@ class VehApplications:
         known = (context.object.get("status") or {}).get("refused") or {}
         status["refused"] = {**{name: None for name in known if name not in refused}, **refused}
         await context.set_status(status, Condition("Ready", running == len(wanted), phase, status["ready"]))
+
+
+def _line(app: str, one: Wanted, now: There | None, refused: Mapping[str, str]) -> Object:
+    """What ``kubectl get -o yaml`` shows of one microservice."""
+    state = "Missing" if now is None else "Running" if now.running else "Stopped" if now.stopped else "Starting"
+    found: Object = {"name": one.name, "workload": f"{one.kind}/{app}-{one.name}", "state": state}
+    if now is not None:
+        found["digest"] = now.digest
+        found["current"] = now.digest == one.digest
+    if refused.get(one.name) == one.digest:
+        found["refused"] = True
+    return found
 
 
 def _there(child: Object) -> There:
@@ -261,7 +282,11 @@ def _child(one: Wanted, name: str, spec: Object, state: str, now: There | None) 
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": one.kind,
-        "metadata": {"name": name, "annotations": notes, "labels": {PREFIX + "microservice": one.name}},
+        "metadata": {
+            "name": name,
+            "annotations": notes,
+            "labels": {APPLICATION: name.removesuffix(f"-{one.name}"), MICROSERVICE: one.name},
+        },
         "spec": {**spec, "state": state},
     }
 

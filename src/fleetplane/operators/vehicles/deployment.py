@@ -439,7 +439,13 @@ def pod_of(app: VehDeployment, planned: Planned, known: plan.Dependencies, profi
         "metadata": {
             "name": f"{app.name}-{planned.suffix}",
             "namespace": profile.namespace,
-            "labels": {plan.APP_TYPE_LABEL: profile.name, **group, INSTANCE: planned.suffix, ROLE: planned.role},
+            "labels": {
+                plan.APP_TYPE_LABEL: profile.name,
+                **plan.unit_labels(app),
+                **group,
+                INSTANCE: planned.suffix,
+                ROLE: planned.role,
+            },
             "annotations": {
                 **annotations,
                 plan.OWNER: f"VehDeployment/{app.namespace}/{app.name}",

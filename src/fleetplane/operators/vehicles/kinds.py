@@ -397,11 +397,21 @@ class Update(View):
     time: str
 
 
+class MicroserviceStatus(View):
+    name: str
+    workload: str = field(default="", doc="Kind/name of what runs it.")
+    state: str = ""
+    digest: str = field(default="", doc="Of the form it has.")
+    current: bool = field(default=False, doc="Whether that is the form the application asks for.")
+    refused: bool = field(default=False, doc="Whether the form asked for did not run and was taken back.")
+
+
 class ApplicationStatus(View):
     phase: str = field(default="", column=Column("Phase"))
     ready: str = field(default="", column=Column("Ready"), doc="How many microservices run, of how many.")
     updating: str = field(default="", doc="The microservice being updated.")
     since: str = ""
+    microservices: list[MicroserviceStatus] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict, doc="Digests of forms that did not run, by microservice.")
     history: list[Update] = field(default_factory=list)
     observed_generation: int = 0

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import orjson
 
-from fleetplane.model.objects import Object
+from fleetplane.model.objects import Object, labels
 from fleetplane.operators.vehicles.kinds import VehDeployment, VehPod
 from fleetplane.operators.vehicles.limits import (
     LEVELS,
@@ -36,6 +36,9 @@ from fleetplane.operators.vehicles.limits import (
 PREFIX: Final = "vehicles.fleetplane.io/"
 FINALIZER: Final = PREFIX + "cleanup"
 APP_TYPE_LABEL: Final = "application-type"
+APPLICATION: Final = PREFIX + "application"
+MICROSERVICE: Final = PREFIX + "microservice"
+"""Labels of a microservice's workload and of its pods: by them an application is looked at as one."""
 LEVEL: Final = PREFIX + "criticality"
 OWNER: Final = PREFIX + "owner"
 """Annotation: kind/namespace/name of what a pod belongs to; pods live in another namespace than their owner."""
@@ -357,7 +360,7 @@ def pod_of(app: Workload, known: Dependencies, profile: Profile) -> Object:
         "metadata": {
             "name": app.name,
             "namespace": profile.namespace,
-            "labels": {APP_TYPE_LABEL: profile.name},
+            "labels": {APP_TYPE_LABEL: profile.name, **unit_labels(app)},
             "annotations": {
                 **annotations,
                 OWNER: f"{app.resource.kind}/{app.namespace}/{app.name}",
@@ -367,6 +370,11 @@ def pod_of(app: Workload, known: Dependencies, profile: Profile) -> Object:
         },
         "spec": spec,
     }
+
+
+def unit_labels(app: Workload) -> dict[str, str]:
+    """The labels by which all pods of an application are found."""
+    return {key: value for key, value in labels(app.object).items() if key in {APPLICATION, MICROSERVICE}}
 
 
 def namespace_objects(profile: Profile) -> list[Object]:

@@ -1,0 +1,351 @@
+"""A vehicle application as one file: an OCI archive that holds its manifests and its images, each blob by its digest.
+
+The archive is an OCI image layout in a tar. Its index lists the package (a manifest of an artifact type of our own, with
+the Kubernetes manifests as its only layer) and every image by name, so ``podman load`` and ``skopeo`` understand the rest
+of it. Packing is reproducible: the same parts make the same bytes. Nothing of an archive is believed: sizes are bounded,
+every blob is compared with its digest, what the index does not reach is refused, and the application's own digest must be
+that of its microservices.
+
+    python -m fleetplane.operators.vehicles.package pack cockpit.yaml --image signals.tar --image view.tar -o cockpit.tar
+    python -m fleetplane.operators.vehicles.package verify cockpit.tar
+    python -m fleetplane.operators.vehicles.package unpack cockpit.tar --into folder
+
+Images are OCI archives as ``podman save --format oci-archive`` makes them. With ``pack --no-images`` and an output that ends
+in ``.yaml`` the package is one file of manifests with the digest filled in.
+
+Sources: OCI image specification 1.1 (image layout, manifest, artifact types).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import sys
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from fleetplane.model import yaml
+from fleetplane.model.objects import Object
+from fleetplane.operators.vehicles.application import application_violations, digest_of
+from fleetplane.operators.vehicles.kinds import GROUP
+
+ARTIFACT: Final = "application/vnd.fleetplane.vehicle.application.v1"
+MANIFESTS: Final = "application/vnd.fleetplane.vehicle.manifests.v1+json"
+MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
+INDEX: Final = "application/vnd.oci.image.index.v1+json"
+EMPTY: Final = "application/vnd.oci.empty.v1+json"
+_LEADING: Final = frozenset({MANIFEST, INDEX, "application/vnd.docker.distribution.manifest.v2+json"})
+"""What leads to other blobs."""
+REF: Final = "org.opencontainers.image.ref.name"
+_LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
+_MOST_BLOBS: Final = 4096
+_MOST_BYTES: Final = 16 << 30
+_MOST_JSON: Final = 8 << 20
+
+
+class PackageError(ValueError):
+    """The package is not what it says it is; the message is one sentence for people."""
+
+
+@dataclass(slots=True)
+class Package:
+    """``objects`` are what will be applied, ``images`` the names of what is inside, ``digest`` the package's own."""
+
+    digest: str
+    objects: list[Object]
+    images: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Name to descriptor."""
+
+
+def digest(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def with_digests(objects: Sequence[Object]) -> list[Object]:
+    """The manifests with every application's digest filled in. Raises PackageError."""
+    made = []
+    for one in objects:
+        if one.get("kind") == "VehApplication" and str(one.get("apiVersion") or "").startswith(f"{GROUP}/"):
+            spec = {key: value for key, value in (one.get("spec") or {}).items() if key != "digest"}
+            spec["digest"] = digest_of(spec.get("microservices") or ())
+            one = {**one, "spec": spec}
+        made.append(one)
+    check_objects(made)
+    return made
+
+
+def check_objects(objects: Sequence[Object]) -> None:
+    """Raises PackageError."""
+    applications = [one for one in objects if one.get("kind") == "VehApplication"]
+    if not applications:
+        raise PackageError("the manifests hold no VehApplication")
+    for one in applications:
+        name, spec = (one.get("metadata") or {}).get("name"), one.get("spec") or {}
+        if not spec.get("digest"):
+            raise PackageError(f"VehApplication {name} has no digest")
+        for broken in application_violations(spec):
+            raise PackageError(f"VehApplication {name}: {broken}")
+
+
+def images_of(objects: Sequence[Object]) -> set[str]:
+    """Every image a microservice names."""
+    found: set[str] = set()
+
+    def walk(value: Any) -> None:
+        if isinstance(value, Mapping):
+            if isinstance(value.get("image"), str):
+                found.add(value["image"])
+            for one in value.values():
+                walk(one)
+        elif isinstance(value, list):
+            for one in value:
+                walk(one)
+
+    for one in objects:
+        for service in (one.get("spec") or {}).get("microservices") or ():
+            walk(service.get("spec"))
+    return found
+
+
+# -- packing
+
+
+def pack(objects: Sequence[Object], archives: Iterable[Path], target: Path) -> Package:
+    """Write the archive. Raises PackageError, also where an image that is named is not among the archives."""
+    ready = with_digests(objects)
+    blobs: dict[str, Path | bytes] = {}
+    images: dict[str, Mapping[str, Any]] = {}
+    opened: list[_Archive] = []
+    for path in archives:
+        archive = _Archive(path)
+        opened.append(archive)
+        for name, descriptor in archive.images().items():
+            images[name] = descriptor
+            for one in archive.reached(descriptor):
+                blobs[one["digest"]] = path
+    if missing := sorted(images_of(ready) - set(images)):
+        raise PackageError(f"no archive holds the image {', '.join(missing)}")
+    layer = orjson.dumps(ready, option=orjson.OPT_SORT_KEYS)
+    manifest = orjson.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": ARTIFACT,
+            "config": _descriptor(EMPTY, b"{}"),
+            "layers": [_descriptor(MANIFESTS, layer)],
+        },
+        option=orjson.OPT_SORT_KEYS,
+    )
+    blobs |= {digest(one): one for one in (b"{}", layer, manifest)}
+    listed = [{**_descriptor(MANIFEST, manifest), "artifactType": ARTIFACT}]
+    listed += [{**images[name], "annotations": {REF: name}} for name in sorted(images)]
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": listed}
+    with tarfile.open(target, "w") as tar:
+        _add(tar, "oci-layout", _LAYOUT)
+        _add(tar, "index.json", orjson.dumps(index, option=orjson.OPT_SORT_KEYS))
+        for key in sorted(blobs):
+            found = blobs[key]
+            data = found if isinstance(found, bytes) else next(a for a in opened if a.path == found).read(key)
+            _add(tar, f"blobs/sha256/{key.removeprefix('sha256:')}", data)
+    return Package(digest(manifest), ready, images)
+
+
+def _descriptor(media_type: str, data: bytes) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": digest(data), "size": len(data)}
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(data), 0o644
+    tar.addfile(entry, io.BytesIO(data))
+
+
+# -- reading
+
+
+class _Archive:
+    """An OCI layout in a tar, read with suspicion. Blobs are read when they are asked for, and checked then."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with tarfile.open(path) as tar:
+                members = [one for one in _bounded(tar) if one.isfile()]
+        except (OSError, tarfile.TarError) as error:
+            raise PackageError(f"{path.name} is no OCI archive: {error}") from None
+        self.sizes = {one.name.removeprefix("./"): one.size for one in members}
+        if len(self.sizes) != len(members):
+            raise PackageError(f"{path.name} holds a file twice")
+        self.index = self._json(self._file("index.json"), "index.json")
+
+    def _file(self, name: str) -> bytes:
+        if name not in self.sizes:
+            raise PackageError(f"{self.path.name} is no OCI archive: it has no {name}")
+        with tarfile.open(self.path) as tar:
+            for member in tar:
+                if member.name.removeprefix("./") == name and (file := tar.extractfile(member)) is not None:
+                    return file.read()
+        raise PackageError(f"{self.path.name} is no OCI archive: {name} cannot be read")
+
+    def _json(self, data: bytes, what: str) -> dict[str, Any]:
+        try:
+            found = orjson.loads(data) if len(data) <= _MOST_JSON else None
+        except orjson.JSONDecodeError:
+            found = None
+        if not isinstance(found, dict):
+            raise PackageError(f"{what} of {self.path.name} is not a JSON object")
+        return found
+
+    def read(self, key: str) -> bytes:
+        """A blob, compared with its digest. Raises PackageError."""
+        kind, _, name = key.partition(":")
+        if kind != "sha256" or len(name) != 64 or not set(name) <= set("0123456789abcdef"):
+            raise PackageError(f"{self.path.name} names a blob by {key!r}; only sha256 is taken")
+        data = self._file(f"blobs/sha256/{name}")
+        if digest(data) != key:
+            raise PackageError(f"the blob {key} of {self.path.name} has other content than its digest says")
+        return data
+
+    def listed(self) -> Iterator[dict[str, Any]]:
+        for one in self.index.get("manifests") or ():
+            if not isinstance(one, dict) or not isinstance(one.get("digest"), str):
+                raise PackageError(f"the index of {self.path.name} lists something without a digest")
+            yield one
+
+    def images(self) -> dict[str, Mapping[str, Any]]:
+        found: dict[str, Mapping[str, Any]] = {}
+        for one in self.listed():
+            name = (one.get("annotations") or {}).get(REF)
+            if name:
+                found[str(name)] = {key: one[key] for key in ("mediaType", "digest", "size") if key in one}
+        return found
+
+    def reached(self, descriptor: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """The descriptor and all it leads to, sizes compared."""
+        found, waiting, seen = [], [descriptor], set[str]()
+        while waiting:
+            one = waiting.pop()
+            key = str(one.get("digest"))
+            if key in seen:
+                continue
+            seen.add(key)
+            size = self.sizes.get(f"blobs/sha256/{key.removeprefix('sha256:')}")
+            if size is None or size != one.get("size"):
+                raise PackageError(f"the blob {key} of {self.path.name} is missing or has another size than said")
+            found.append(one)
+            if one.get("mediaType") in _LEADING:
+                parts = self._json(self.read(key), key)
+                further = [parts.get("config"), *(parts.get("layers") or ()), *(parts.get("manifests") or ())]
+                waiting += [each for each in further if isinstance(each, dict)]
+        return found
+
+
+def _bounded(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    total = 0
+    for number, member in enumerate(tar):
+        total += max(0, member.size)
+        if number > _MOST_BLOBS or total > _MOST_BYTES:
+            raise PackageError(f"the archive holds more than {_MOST_BLOBS} files or {_MOST_BYTES >> 30} GiB")
+        yield member
+
+
+def verify(path: Path, expected: str = "") -> Package:
+    """Read a package and check all of it. ``expected`` is the digest the package must have. Raises PackageError."""
+    archive = _Archive(path)
+    own = [one for one in archive.listed() if one.get("artifactType") == ARTIFACT]
+    if len(own) != 1:
+        raise PackageError(f"{path.name} holds {len(own)} vehicle applications instead of one")
+    found = str(own[0]["digest"])
+    if expected and expected != found:
+        raise PackageError(f"{path.name} is {found} and not {expected}")
+    manifest = archive._json(archive.read(found), "the package's manifest")
+    layers = [one for one in manifest.get("layers") or () if one.get("mediaType") == MANIFESTS]
+    if len(layers) != 1:
+        raise PackageError(f"{path.name} holds {len(layers)} sets of manifests instead of one")
+    reached = {str(one["digest"]) for each in archive.listed() for one in archive.reached(each)}
+    for key in sorted(reached):
+        archive.read(key)
+    blobs = {f"sha256:{name.rpartition('/')[2]}" for name in archive.sizes if name.startswith("blobs/")}
+    if stray := sorted(blobs - reached):
+        raise PackageError(f"{path.name} holds {stray[0]}, which nothing in it refers to")
+    try:
+        objects = orjson.loads(archive.read(str(layers[0]["digest"])))
+    except orjson.JSONDecodeError:
+        raise PackageError(f"the manifests of {path.name} are not JSON") from None
+    if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
+        raise PackageError(f"the manifests of {path.name} are not a list of objects")
+    check_objects(objects)
+    images = archive.images()
+    if missing := sorted(images_of(objects) - set(images)):
+        raise PackageError(f"{path.name} names the image {', '.join(missing)} and does not hold it")
+    return Package(found, objects, images)
+
+
+def unpack(path: Path, into: Path, expected: str = "") -> Package:
+    """Verify, then write ``manifests.yaml`` and an OCI archive for each image. Raises PackageError, OSError."""
+    package = verify(path, expected)
+    archive = _Archive(path)
+    folder = into / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    (into / "manifests.yaml").write_text(yaml.dump_all(package.objects))
+    for number, (name, descriptor) in enumerate(sorted(package.images.items())):
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [{**descriptor, "annotations": {REF: name}}]}
+        with tarfile.open(folder / f"{number:03d}.tar", "w") as tar:
+            _add(tar, "oci-layout", _LAYOUT)
+            _add(tar, "index.json", orjson.dumps(index))
+            for one in archive.reached(descriptor):
+                key = str(one["digest"])
+                _add(tar, f"blobs/sha256/{key.removeprefix('sha256:')}", archive.read(key))
+    return package
+
+
+# -- the command
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="package", description="Vehicle applications as one file.")
+    commands = parser.add_subparsers(required=True, dest="command")
+    packing = commands.add_parser("pack")
+    packing.add_argument("manifests", type=Path)
+    packing.add_argument("--image", type=Path, action="append", default=[])
+    packing.add_argument("--no-images", action="store_true")
+    packing.add_argument("-o", "--output", type=Path, required=True)
+    for command in ("verify", "unpack"):
+        one = commands.add_parser(command)
+        one.add_argument("package", type=Path)
+        one.add_argument("--digest", default="", help="what the package's digest must be")
+        if command == "unpack":
+            one.add_argument("--into", type=Path, required=True)
+    options = parser.parse_args(words)
+    try:
+        return _do(options)
+    except (PackageError, yaml.YamlError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+
+
+def _do(options: argparse.Namespace) -> int:
+    if options.command == "pack":
+        objects = [one.value for one in yaml.load_all(options.manifests.read_bytes())]
+        if options.no_images:
+            options.output.write_text(yaml.dump_all(with_digests(objects)))
+            return 0
+        package = pack(objects, options.image, options.output)
+    elif options.command == "verify":
+        package = verify(options.package, options.digest)
+    else:
+        package = unpack(options.package, options.into, options.digest)
+    sys.stdout.write(f"{package.digest}\n")
+    for name in sorted(package.images):
+        sys.stdout.write(f"  {name}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
