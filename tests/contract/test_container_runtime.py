@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ from fleetplane.node.routed import RoutedRuntime
 from fleetplane.node.runtime import (
     ContainerRuntime,
     ContainerSpec,
+    Device,
     ImageMissing,
     LogOptions,
     Mount,
@@ -480,3 +482,25 @@ async def test_a_container_whose_answer_was_lost_is_made_again(real: Bench) -> N
     assert second != first
     (state,) = await real.runtime.containers(sandbox.uid)
     assert (state.id, state.phase) == (second, "created")
+
+
+async def test_devices_are_given_by_cdi_names(real: Bench) -> None:
+    """A made-up device, as a vendor's toolkit would describe it. What does not know CDI must refuse."""
+    kind = f"fleetplane.test/thing{uuid.uuid4().hex[:8]}"
+    edits = {"env": ["THING=mine"], "deviceNodes": [{"path": "/dev/thing", "hostPath": "/dev/null"}]}
+    described = {"cdiVersion": "0.5.0", "kind": kind, "devices": [{"name": "0", "containerEdits": edits}]}
+    path = Path("/var/run/cdi") / f"{kind.replace('/', '-')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(described))
+    try:
+        words = ("sh", "-c", 'echo "$THING"; test -c /dev/thing && echo there')
+        if isinstance(real.runtime, CriRuntime) and (await real.runtime.info()).version.startswith("1.6"):
+            with pytest.raises(RuntimeFailure, match=r"knows no CDI devices such as fleetplane.test/thing"):
+                await real.run(*words, devices=(Device(f"{kind}=0"),))
+            return
+        _, container_id = await real.run(*words, devices=(Device(f"{kind}=0"),))
+        await real.ended(container_id)
+        lines = [line.data async for line in real.runtime.logs(container_id, LogOptions())]
+        assert lines == [b"mine\n", b"there\n"]
+    finally:
+        path.unlink()

@@ -312,3 +312,34 @@ async def test_a_runtime_class_names_the_oci_runtime(client: Client) -> None:
     await until(client, "odd", waits_for("CreateContainerError"))
     for name in ("classy", "odd"):
         await client.delete(PODS, name, "default", grace_period_seconds=0)
+
+
+async def test_the_devices_of_a_plugin_reach_the_container(plane: Plane, client: Client) -> None:
+    """It registers at the node's own socket, which is there once its folder is."""
+    pytest.importorskip("grpc", reason="the package grpcio is not installed")
+    from tests.node.test_device_plugins import KIND, Plugin
+
+    (node,) = (await client.list(NODES)).items
+    name = node["metadata"]["name"]
+    folder = plane.settings.data_dir / "nodes" / name / "device-plugins"
+    folder.mkdir()
+    plugin = Plugin(folder)
+    plugin.node = "/dev/null"
+    async with asyncio.timeout(30):
+        while not (folder / "kubelet.sock").exists():
+            await asyncio.sleep(0.05)
+    await plugin.start("red")
+    try:
+        async with asyncio.timeout(30):
+            while (await client.get(NODES, name))["status"]["allocatable"].get(KIND) != "1":
+                await asyncio.sleep(0.02)
+        made = pod("lights", "sh", "-c", 'echo "$LASERS"; test -c /dev/red && echo there; exec sleep 1000')
+        made["spec"]["containers"][0]["resources"] = {"limits": {KIND: "1"}}
+        await create(client, made)
+        await until(client, "lights", in_phase("Running"))
+        async with asyncio.timeout(10):
+            while await log(client, "lights") != "red\nthere\n":
+                await asyncio.sleep(0.02)
+    finally:
+        await plugin.stop()
+        await client.delete(PODS, "lights", "default")

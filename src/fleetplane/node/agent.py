@@ -26,6 +26,7 @@ from fleetplane.node import machine
 from fleetplane.node.asking import NetworkAsker
 from fleetplane.node.builder import BuildSettings, FullBuilder
 from fleetplane.node.desired import DesiredPods
+from fleetplane.node.device_plugins import DevicePlugins
 from fleetplane.node.devices import Devices, cdi_devices, listed_devices
 from fleetplane.node.engine import PodEngine
 from fleetplane.node.eviction import Use, choose_victim, eviction_failure, limited_volumes, over_limits
@@ -79,6 +80,8 @@ class NodeSettings:
     cluster_domain: str = "cluster.local"
     cluster_dns: tuple[str, ...] = ()
     static_pods: Path | None = None
+    device_plugins: Path | None = None
+    """Where device plugins register, once this directory exists; by default ``device-plugins`` in the node's own."""
     cluster: str = "root"
     volatile: Path | None = None
     """Where what need not survive a reboot is kept; without it a restarted agent forgets when it last had contact."""
@@ -104,11 +107,13 @@ class NodeAgent:
         self._addresses = settings.addresses or machine.host_addresses()
         found = {**cdi_devices(), **listed_devices(settings.directory)}
         self._devices = Devices(settings.directory, found, lambda uid: uid in self.engine.workers)
-        self._capacity = {
-            **machine.capacity(settings.directory, settings.max_pods),
-            **self._devices.capacity(),
-            **settings.resources,
-        }
+        self._plugins = DevicePlugins(
+            settings.device_plugins or settings.directory / "device-plugins",
+            settings.directory,
+            self._devices,
+            lambda: self.keeper.look(),  # noqa: PLW0108 - it is made further down
+        )
+        self._machine_capacity = machine.capacity(settings.directory, settings.max_pods)
         self._pressures: list[machine.Pressure] = []
         self._images: list[dict[str, object]] = []
         self._host_dns = read_resolv_conf(machine.resolv_conf_text())
@@ -135,7 +140,7 @@ class NodeAgent:
         sources = Sources(client, settings.directory / "sources")
         tokens = Tokens(sources, environment)
         volumes = VolumeManager(settings.directory / "volumes", sources, Projection(sources, tokens), environment)
-        self._builder = FullBuilder(self._build_settings, runtime, sources, tokens, volumes, self._devices.allocate)
+        self._builder = FullBuilder(self._build_settings, runtime, sources, tokens, volumes, self._plugins.allocate)
         asker = NetworkAsker()
         self.engine = PodEngine(
             runtime,
@@ -164,8 +169,8 @@ class NodeAgent:
     def describe(self) -> NodeDescription:
         return NodeDescription(
             name=self.name,
-            capacity=self._capacity,
-            allocatable=machine.allocatable(self._capacity, self.settings.reserved),
+            capacity=self._capacity(),
+            allocatable=self._allocatable(),
             addresses=self._addresses,
             labels=self.settings.labels,
             annotations={"node.fleetplane.io/runtime": self._info.name, **self.settings.annotations},
@@ -179,6 +184,13 @@ class NodeAgent:
             images=self._images,
         )
 
+    def _capacity(self) -> dict[str, str]:
+        return {**self._machine_capacity, **self._devices.capacity(), **self.settings.resources}
+
+    def _allocatable(self) -> dict[str, str]:
+        found = machine.allocatable(self._capacity(), self.settings.reserved)
+        return {**found, **self._devices.allocatable(), **self.settings.resources}
+
     async def node_usage(self, node: str) -> NodeUse | None:
         """What the node and its containers use, as last sampled; None for another node."""
         return self.usage.latest if node == self.name else None
@@ -187,7 +199,7 @@ class NodeAgent:
         return BuildSettings(
             node=self.name,
             addresses=self._addresses,
-            allocatable=machine.allocatable(self._capacity, self.settings.reserved),
+            allocatable=self._allocatable(),
             names=ClusterNames(self.settings.cluster_domain, self.settings.cluster_dns, self._host_dns),
             seccomp_directory=str(self.settings.directory / "seccomp"),
         )
@@ -218,6 +230,7 @@ class NodeAgent:
                 self._keep,
                 self._refresh_volumes,
                 self._watch_pressure,
+                self._plugins.run,
                 lambda: self._static.run(self.ready),
                 self.usage.run,
             ]

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from fleetplane.node.building import ConfigFailure, container_labels, sandbox_labels
+from fleetplane.node.device_plugins import Given
 from fleetplane.node.devices import as_devices
 from fleetplane.node.environment_variables import container_environment, expand, expand_all
 from fleetplane.node.files import write_private
@@ -25,7 +26,6 @@ from fleetplane.node.runtime import (
     ContainerRuntime,
     ContainerSpec,
     ContainerState,
-    Device,
     Image,
     LogOptions,
     Mount,
@@ -60,7 +60,11 @@ class BuildSettings:
     seccomp_directory: str = "/var/lib/kubelet/seccomp"
 
 
-DevicesOf = Callable[[PodView, ContainerView], Sequence[Device]]
+DevicesOf = Callable[[PodView, ContainerView], Awaitable[Given]]
+
+
+async def _no_devices(pod: PodView, container: ContainerView) -> Given:
+    return Given()
 
 
 class FullBuilder:
@@ -73,7 +77,7 @@ class FullBuilder:
         sources: Sources,
         tokens: Tokens,
         volumes: VolumeManager,
-        devices_of: DevicesOf = lambda pod, container: (),
+        devices_of: DevicesOf = _no_devices,
     ) -> None:
         self._settings = settings
         self._runtime = runtime
@@ -129,7 +133,8 @@ class FullBuilder:
         settings = self._settings()
         environment = await container_environment(pod, container, self.facts(self._addresses(sandbox)), self._sources)
         mounts = await self.volumes.mounts(pod, container, environment)
-        given, rest = as_devices(pod, container, mounts)
+        devices, rest = as_devices(pod, container, mounts)
+        given = await self._devices_of(pod, container)
         mounts = [*rest, *await asyncio.to_thread(self._own_mounts, pod, container, attempt, sandbox, mounts)]
         spec = container.spec
         return ContainerSpec(
@@ -139,10 +144,11 @@ class FullBuilder:
             hash=container.hash,
             command=expand_all(spec.get("command") or [], environment),
             args=expand_all(spec.get("args") or [], environment),
-            env=environment,
+            env={**given.env, **environment},
             working_dir=expand(str(spec.get("workingDir") or ""), environment),
-            mounts=tuple(mounts),
-            devices=(*self._devices_of(pod, container), *given),
+            mounts=(*mounts, *given.mounts),
+            devices=(*given.devices, *devices),
+            annotations=given.annotations,
             resources=self.resources(pod, container),
             security=container_security(pod, container, image, settings.seccomp_directory),
             labels=container_labels(pod, container, attempt, settings.node),

@@ -107,38 +107,73 @@ class Devices:
     def __init__(self, directory: Path, found: Mapping[str, Sequence[str]], is_here: Callable[[str], bool]) -> None:
         self._path = directory / LEDGER
         self._found = {kind: list(some) for kind, some in found.items() if some}
-        self._is_here = is_here
+        self._unhealthy: dict[str, set[str]] = {}
+        self.is_here = is_here
         self._given: dict[str, str] = {str(k): str(v) for k, v in (read_json(self._path) or {}).items()}
-        """Device to ``uid/container``."""
+        """Device (of a plugin: ``resource|device``) to ``uid/container``."""
+
+    def offer(self, kind: str, devices: Mapping[str, bool]) -> None:
+        """A plugin's devices and whether each is healthy; they replace whatever else has this name."""
+        self._found[kind] = list(devices)
+        self._unhealthy[kind] = {one for one, healthy in devices.items() if not healthy}
 
     def capacity(self) -> dict[str, str]:
         return {kind: str(len(some)) for kind, some in self._found.items()}
 
-    def allocate(self, pod: PodView, container: ContainerView) -> list[Device]:
-        """The devices of this container: those it has, or free ones. Raises ConfigFailure when there are too few."""
+    def allocatable(self) -> dict[str, str]:
+        """Without what is not healthy."""
+        return {kind: str(len(some) - len(self._unhealthy.get(kind, ()))) for kind, some in self._found.items()}
+
+    def wanted(self, container: ContainerView) -> dict[str, int]:
+        """How many of each kind a container asks for."""
         limits: Mapping[str, Any] = (container.spec.get("resources") or {}).get("limits") or {}
-        devices: list[Device] = []
+        found = {kind: amount(limits, kind) for kind in sorted(limits.keys() & self._found.keys())}
+        return {kind: quantity.value() if quantity else 0 for kind, quantity in found.items()}
+
+    def of(self, kind: str, pod: PodView, container: ContainerView) -> tuple[list[str], list[str]]:
+        """The devices this container has, and those it may get."""
+        owner = f"{pod.uid}/{container.name}"
+        own = [one for one in self._found[kind] if self._given.get(self._key(kind, one)) == owner]
+        free = [one for one in self._found[kind] if one not in own and self._is_free(kind, one)]
+        return own, free
+
+    def take(
+        self, pod: PodView, container: ContainerView, preferred: Mapping[str, Sequence[str]] | None = None
+    ) -> dict[str, list[str]]:
+        """The devices of this container by kind: those it has, or free ones, preferred ones first.
+
+        Raises ConfigFailure when there are too few.
+        """
+        taken: dict[str, list[str]] = {}
         changed = False
-        for kind in sorted(limits.keys() & self._found.keys()):
-            quantity = amount(limits, kind)
-            wanted = quantity.value() if quantity else 0
-            owner = f"{pod.uid}/{container.name}"
-            own = [device for device in self._found[kind] if self._given.get(device) == owner]
-            free = [device for device in self._found[kind] if self._is_free(device)]
+        for kind, wanted in self.wanted(container).items():
+            own, free = self.of(kind, pod, container)
             if len(own) + len(free) < wanted:
                 message = (
                     f"Requested number of devices unavailable for {kind}. Requested: {wanted}, Available: {len(free)}"
                 )
                 raise ConfigFailure(message, "UnexpectedAdmissionError")
-            for device in free[: wanted - len(own)]:
-                self._given[device] = owner
+            liked = (preferred or {}).get(kind, ())
+            free.sort(key=lambda one: one not in liked)
+            for device in free[: max(0, wanted - len(own))]:
+                self._given[self._key(kind, device)] = f"{pod.uid}/{container.name}"
                 own.append(device)
                 changed = True
-            devices += [Device(device) for device in own[:wanted]]
+            taken[kind] = own[:wanted]
         if changed:
             write_private(self._path, orjson.dumps(self._given))
-        return devices
+        return taken
 
-    def _is_free(self, device: str) -> bool:
-        owner = self._given.get(device)
-        return owner is None or not self._is_here(owner.partition("/")[0])
+    def allocate(self, pod: PodView, container: ContainerView) -> list[Device]:
+        """The same as devices, where no plugin has a say."""
+        return [Device(one) for some in self.take(pod, container).values() for one in some]
+
+    def _key(self, kind: str, device: str) -> str:
+        """Devices of different plugins may have the same name."""
+        return f"{kind}|{device}" if kind in self._unhealthy else device
+
+    def _is_free(self, kind: str, device: str) -> bool:
+        if device in self._unhealthy.get(kind, ()):
+            return False
+        owner = self._given.get(self._key(kind, device))
+        return owner is None or not self.is_here(owner.partition("/")[0])

@@ -22,9 +22,11 @@ from fleetplane.model.environment import Environment
 from fleetplane.model.objects import Object
 from fleetplane.node import machine
 from fleetplane.node.agent import NodeAgent, NodeSettings, run_node
+from fleetplane.node.device_plugins import DIRECTORY
 from fleetplane.node.files import held, remove_tree, write_private
 from fleetplane.node.names import read_resolv_conf
 from fleetplane.node.network import BridgeNetwork, HostNetwork, PodNetwork, pod_network, why_no_bridge
+from fleetplane.node.plugins import Beside, opened, remove_plugged
 from fleetplane.node.podman import PodmanRuntime, look_at_host
 from fleetplane.node.podman.service import PodmanService
 from fleetplane.node.routed import RoutedRuntime
@@ -93,7 +95,7 @@ async def run_local_node(
     """Run this machine as a node until cancelled. Raises RuntimeFailure when its container runtime cannot be used.
 
     That is Podman; or, with ``cri_socket``, what listens there (empty: in one of the usual places). ``by_handler`` are
-    runtimes for pods whose RuntimeClass has one of these handlers; they are closed at the end too.
+    runtimes for pods whose RuntimeClass has one of these handlers, besides those of plug-ins; they are closed at the end too.
 
     ``service_client`` may list and watch Services and EndpointSlices, which a node's own identity may not; without one,
     Services have no addresses and no names on this node.
@@ -126,9 +128,15 @@ async def _run(
     else:
         runtime = await _open_cri(cri_socket, settings.directory, instance, environment)
         network, socket = runtime.network, runtime.socket
+    others = dict(by_handler or {})
     try:
+        if isinstance(runtime, PodmanRuntime):  # the images and the network of others are not ours to share
+            beside = Beside(runtime, runtime.network, environment, instance, settings.directory, sockets)
+            others = {**opened(beside), **others}
         await asyncio.to_thread(_note_owner, settings.directory, sockets, socket)
         own = replace(settings, pod_networks=network.networks, volatile=sockets)
+        if own.device_plugins is None and os.geteuid() == 0 and await asyncio.to_thread(DIRECTORY.is_dir):
+            own = replace(own, device_plugins=DIRECTORY)
         async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
             group.create_task(_sweep(runtime, socket))
             if network.bridge and service_client is not None:
@@ -136,10 +144,10 @@ async def _run(
                 own = replace(own, cluster_dns=network.gateways if dns is not None else own.cluster_dns)
                 proxy = _proxy(service_client, environment, instance, network, dns, own.cluster_domain)
                 group.create_task(proxy.run())
-            routed = RoutedRuntime(runtime, by_handler) if by_handler else runtime
+            routed = RoutedRuntime(runtime, others) if others else runtime
             await run_node(client, routed, own, environment, on_ready=on_ready)
     finally:
-        await RoutedRuntime(runtime, by_handler or {}).close()
+        await RoutedRuntime(runtime, others).close()
 
 
 async def _start_dns(
@@ -234,6 +242,7 @@ async def _sweep(runtime: PodmanRuntime | CriRuntime, socket: str) -> None:
 
 
 async def _remove(runtime: PodmanRuntime | CriRuntime, instance: str) -> None:
+    await remove_plugged(sockets_root() / instance)
     await runtime.remove_instance(instance)
     if not why_no_bridge():
         await BridgeNetwork(instance, ()).remove_all()

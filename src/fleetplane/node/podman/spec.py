@@ -61,6 +61,8 @@ def container_spec(
         "mounts": [_mount(mount) for mount in spec.mounts],
         "resource_limits": resource_limits(spec.resources),
     }
+    if spec.annotations:
+        made["annotations"] = dict(spec.annotations)
     if spec.command:
         made["entrypoint"] = list(spec.command)
     if spec.args:
