@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import time
 
 import pytest
@@ -76,3 +78,20 @@ def test_the_environment_follows_the_clock_and_the_seed() -> None:
     assert run_virtually(main(1)) == run_virtually(main(1))
     assert run_virtually(main(1))[1] != run_virtually(main(2))[1]
     assert run_virtually(main(1))[0] == "2026-01-01T00:01:30+00:00"
+
+
+def test_a_timer_never_fires_before_the_moment_it_was_set_for() -> None:
+    """Woken a hair early, who waits until a moment waits again, and again: nothing else moves this clock."""
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(491.6586821715881)
+        until, waits = math.nextafter(loop.time(), math.inf), 0
+        while loop.time() < until and waits < 100:
+            waits += 1
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(until - loop.time()):
+                    await asyncio.Event().wait()
+        return waits
+
+    assert run_virtually(main()) == 1

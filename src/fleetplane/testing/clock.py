@@ -12,6 +12,7 @@ and after that the loop raises ``Stuck`` instead of hanging.
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
@@ -56,7 +57,16 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
         super().__init__(self._jumping)
-        self._clock_resolution = 1e-9  # a timer fires exactly when due, never early
+
+    @property
+    def _clock_resolution(self) -> float:
+        """The least there is: asyncio lets timers fire earlier by this much, and who was woken early would wait again
+        for a moment that is as near, for ever, as nothing else moves this clock."""
+        return math.ulp(self._jumping.now)
+
+    @_clock_resolution.setter
+    def _clock_resolution(self, _real: float) -> None:
+        """asyncio sets that of the machine's clock, which is not this one."""
 
     def time(self) -> float:
         return self._jumping.now
