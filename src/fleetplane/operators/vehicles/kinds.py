@@ -341,12 +341,30 @@ class MqttBroker(View):
     port: int = field(default=1883, minimum=1, maximum=65535)
     topics: list[str] = field(default_factory=list, doc="Topic filters; everything if empty.", max_items=64)
     username: str = ""
-    password_secret: str = field(default="", doc="A Secret of the namespace with the key password.")
+    password_secret: str = field(
+        default="", doc="A Secret of the namespace with the key password, and username where it is not given above."
+    )
+    tls: bool = field(default=False, doc="Speak TLS; the port is usually 8883 then.")
+    tls_secret: str = field(
+        default="",
+        doc="A Secret with ca.crt (the system's authorities otherwise), and tls.crt and tls.key if asked for.",
+    )
+
+
+class KuksaDatabroker(View):
+    host: str
+    port: int = field(default=55555, minimum=1, maximum=65535)
+    signals: list[str] = field(doc="VSS paths, such as Vehicle.Speed.", min_items=1, max_items=256)
+    token_secret: str = field(default="", doc="A Secret of the namespace with the key token: a JWT.")
+    tls_secret: str = field(default="", doc="A Secret with ca.crt; without it the connection is not encrypted.")
 
 
 class VehSignalSourceSpec(View):
     recorded_drive: RecordedDrive | None = None
     mqtt: MqttBroker | None = None
+    kuksa: KuksaDatabroker | None = field(
+        default=None, doc="An Eclipse Kuksa databroker (kuksa.val.v2 or v1); needs the extra grpc."
+    )
 
 
 class SourceStatus(View):

@@ -28,9 +28,10 @@ from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object
 from fleetplane.model.resources import ResourceRef
 from fleetplane.operators.vehicles.kinds import LifecycleManagingRule, VehDeployment, VehPod, VehSignalSource
+from fleetplane.operators.vehicles.kuksa import Kuksa
 from fleetplane.operators.vehicles.plan import PREFIX
 from fleetplane.operators.vehicles.rules import Engine, RuleError, rule_of
-from fleetplane.operators.vehicles.signals import Drive, Mqtt, Sample, SignalSource, SourceFailure
+from fleetplane.operators.vehicles.signals import Drive, Mqtt, Sample, SignalSource, SourceFailure, tls_context
 
 PREVIOUS: Final = PREFIX + "previous-spec"
 """Annotation of a workload: its spec before the last update by a rule, for rollback."""
@@ -174,16 +175,40 @@ class Lifecycle:
                 raise SourceFailure(f"there is no key {drive.key} in ConfigMap {drive.config_map}")
             return Drive(str(text), drive.speed, drive.loop)
         if (mqtt := spec.mqtt) is not None:
-            password = await self._password(context, mqtt.password_secret) if mqtt.password_secret else ""
-            return Mqtt(mqtt.host, mqtt.port, mqtt.topics, f"fleetplane-{source.uid[:8]}", mqtt.username, password)
-        raise SourceFailure("the source names neither recordedDrive nor mqtt")
+            secret = await self._secret(context, mqtt.password_secret)
+            known = await self._secret(context, mqtt.tls_secret)
+            context_of_tls = None
+            if mqtt.tls or known:
+                context_of_tls = tls_context(*(known.get(key, "") for key in ("ca.crt", "tls.crt", "tls.key")))
+            return Mqtt(
+                mqtt.host,
+                mqtt.port,
+                mqtt.topics,
+                f"fleetplane-{source.uid[:8]}",
+                mqtt.username or secret.get("username", ""),
+                secret.get("password", ""),
+                context_of_tls,
+            )
+        if (kuksa := spec.kuksa) is not None:
+            token = (await self._secret(context, kuksa.token_secret)).get("token", "")
+            root = (await self._secret(context, kuksa.tls_secret)).get("ca.crt", "")
+            if kuksa.tls_secret and not root:
+                raise SourceFailure(f"Secret {kuksa.tls_secret} has no key ca.crt")
+            return Kuksa(kuksa.host, kuksa.signals, kuksa.port, root.encode(), token.strip())
+        raise SourceFailure("the source names neither recordedDrive nor mqtt nor kuksa")
 
-    async def _password(self, context: Context[Any], name: str) -> str:
+    async def _secret(self, context: Context[Any], name: str) -> dict[str, str]:
+        """The files of a Secret; none where none is named."""
+        if not name:
+            return {}
         try:
             secret = await context.client.get(SECRETS, name, context.request.namespace)
+            found = secret.get("data") or {}
+            return {key: base64.b64decode(value).decode() for key, value in found.items()}
         except ApiError as error:
             raise SourceFailure(f"Secret {name} cannot be read: {error.message}") from None
-        return base64.b64decode((secret.get("data") or {}).get("password") or "").decode()
+        except ValueError:
+            raise SourceFailure(f"Secret {name} holds something that is no text") from None
 
     # -- rules
 
