@@ -49,6 +49,7 @@ class FakeNodes:
     last_used: str = ""
     password: bytes = b""
     snapshots: dict[str, bytes] = field(default_factory=dict)
+    remote: set[asyncio.Task[Outcome]] = field(default_factory=set)
 
     async def run(
         self, namespace: str, pod: str, command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60.0
@@ -64,8 +65,15 @@ class FakeNodes:
             await asyncio.sleep(self.seconds)
         if words[0] == "./init-kubernetes.sh" and self.seconds:
             self.begin(pod)
-            await asyncio.sleep(30)
+            remote = asyncio.ensure_future(self._slowly(pod, words))
+            self.remote.add(remote)
+            return await asyncio.shield(remote)
         return self.execute(pod, words, stdin)
+
+    async def _slowly(self, pod: str, words: tuple[str, ...]) -> Outcome:
+        """What has begun in a node goes on, whoever watches."""
+        await asyncio.sleep(30)
+        return self.execute(pod, words)
 
     def is_in_vain(self, pod: str, words: tuple[str, ...]) -> bool:
         """What is looked at once more under the lock."""

@@ -39,7 +39,7 @@ class VirtualClusters:
             self.reconcile,
             name="vclusters",
             owns=[STATEFUL_SETS, SERVICES, PODS],
-            watches=[*self.logical.watches(), Watch(PODS, _node_pod, labels="app=vk8s")],
+            watches=[*self.logical.watches(), Watch(PODS, _node_pod)],
             finalizer=FINALIZER,
             cleanup=self.cleanup,
             max_concurrent=50,
@@ -82,6 +82,10 @@ def sooner(result: Result | None, again: float | None) -> Result | None:
 
 
 def _node_pod(snapshot: Snapshot) -> Iterable[Request]:
-    """A node's pod belongs to its StatefulSet; the cluster's name is a label."""
+    """A node's pod belongs to its StatefulSet; the cluster's name is a label.
+
+    Every pod is looked at here, not only those selected by label: what wakes must be what the reconcile then reads.
+    """
     cluster = snapshot.labels.get("clusterName")
-    return [Request(snapshot.key.cluster, snapshot.key.namespace, cluster)] if cluster else []
+    is_node = cluster and snapshot.labels.get("app") == "vk8s"
+    return [Request(snapshot.key.cluster, snapshot.key.namespace, str(cluster))] if is_node else []
