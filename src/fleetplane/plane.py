@@ -115,7 +115,7 @@ class Background:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(self._group.create_task(work, name=work.__qualname__))
+        self._tasks.append(self._group.create_task(work, name=getattr(work, "__qualname__", None)))
 
     async def end(self) -> None:
         """Cancel them and wait; what does not end in time is told to the log, by the names of its tasks."""
