@@ -61,6 +61,42 @@ def test_without_measurements_nothing_is_proposed():
     assert propose(CPU_AT_50, pods(None), 1).problem is not None
 
 
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        (
+            {"type": "Pods", "pods": {"metric": {"name": "requests"}}},
+            (
+                "FailedGetPodsMetric",
+                "unable to get metric requests: unable to fetch metrics from custom metrics API: "
+                "no custom metrics API (custom.metrics.k8s.io) registered",
+            ),
+        ),
+        (
+            {
+                "type": "Object",
+                "object": {"metric": {"name": "hits"}, "describedObject": {"kind": "Ingress", "name": "i"}},
+            },
+            (
+                "FailedGetObjectMetric",
+                "unable to get metric hits: Ingress i: unable to fetch metrics from custom metrics API: "
+                "no custom metrics API (custom.metrics.k8s.io) registered",
+            ),
+        ),
+        (
+            {"type": "External", "external": {"metric": {"name": "queue"}}},
+            (
+                "FailedGetExternalMetric",
+                "unable to get external metric queue: unable to fetch metrics from external metrics API: "
+                "no external metrics API (external.metrics.k8s.io) registered",
+            ),
+        ),
+    ],
+)
+def test_metrics_of_apis_nobody_serves_are_told_by_name(metric, told):
+    assert propose(metric, pods(10), 1).problem == told
+
+
 SPEC: Object = {"minReplicas": 2, "maxReplicas": 10}
 
 

@@ -311,6 +311,13 @@ def test_a_plug_in_refuses_nodes_of_its_own_accord():
     assert set(plane.placed.values()) == {"n0", "n2"}
 
 
+@pytest.mark.parametrize("missing", ["concerns", "is_local", "refuse"])
+def test_a_plug_in_that_would_never_be_asked_is_refused(missing):
+    members = {name: one for name, one in vars(_OnlyEven).items() if name != missing and not name.startswith("__")}
+    with pytest.raises(TypeError, match=f"plug-in Odd lacks .*{missing}"):
+        Plugins.of([type("Odd", (), members)()])
+
+
 class _Willing:
     """Takes pods only on nodes that say so in an annotation."""
 

@@ -49,8 +49,10 @@ def propose(
     current_replicas: int,
     tolerances: tuple[float, float] = (TOLERANCE, TOLERANCE),
 ) -> Proposal:
-    """``metric`` is one of ``spec.metrics`` of type Resource or ContainerResource; ``tolerances`` are (down, up)."""
+    """``metric`` is one of ``spec.metrics``; ``tolerances`` are (down, up)."""
     kind = str(metric.get("type"))
+    if kind in _OTHER_APIS:
+        return Proposal(problem=_no_such_api(kind, metric))
     source = metric.get("resource") if kind == "Resource" else metric.get("containerResource")
     if source is None:
         text = f"the metric type {kind} is not served here; only Resource and ContainerResource are"
@@ -67,6 +69,23 @@ def propose(
     return Proposal(
         problem=(f"FailedGet{kind}Metric", f"the target of resource {resource} says neither how much nor how full")
     )
+
+
+_OTHER_APIS: Final = {"Pods": "custom", "Object": "custom", "External": "external"}
+"""The types of metrics that need an API of their own, which planes do not have."""
+
+
+def _no_such_api(kind: str, metric: Mapping[str, Any]) -> tuple[str, str]:
+    """In the words of Kubernetes where nobody serves that API."""
+    api = _OTHER_APIS[kind]
+    source = metric.get(kind.lower()) or {}
+    named = (source.get("metric") or {}).get("name")
+    problem = f"unable to fetch metrics from {api} metrics API: no {api} metrics API ({api}.metrics.k8s.io) registered"
+    if kind == "Object":
+        about = source.get("describedObject") or {}
+        problem = f"{about.get('kind')} {about.get('name')}: {problem}"
+    what = "external metric" if kind == "External" else "metric"
+    return f"FailedGet{kind}Metric", f"unable to get {what} {named}: {problem}"
 
 
 def _by_utilization(

@@ -167,9 +167,12 @@ class _Pass:
         if not text:
             self._fail("ScalingActive", "InvalidSelector", "the HPA target's scale is missing a selector")
             return None
+        metrics = self._spec.get("metrics") or ()
         try:
             selector = LabelSelector.parse(text)
-            usage = await self._scalers.usage(self._cluster, namespace(self._scaler), text)
+            usage: Usage = {}
+            if any(str(one.get("type")).endswith("Resource") for one in metrics):
+                usage = await self._scalers.usage(self._cluster, namespace(self._scaler), text)
         except (ApiError, ValueError) as error:
             message = error.message if isinstance(error, ApiError) else str(error)
             self._fail(
@@ -178,7 +181,7 @@ class _Pass:
                 f"the HPA was unable to compute the replica count: {message}",
             )
             return None
-        proposals = [self._one(metric, selector, usage, current) for metric in self._spec.get("metrics") or ()]
+        proposals = [self._one(metric, selector, usage, current) for metric in metrics]
         return self._largest(proposals, current)
 
     def _one(self, metric: Mapping[str, Any], selector: LabelSelector, usage: Usage, current: int) -> Proposal:

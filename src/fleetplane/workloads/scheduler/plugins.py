@@ -66,7 +66,12 @@ class Plugins:
 
     @classmethod
     def of(cls, found: Sequence[object]) -> Plugins:
-        """Sorts plug-ins by what they can do; one object may be both."""
+        """Sorts plug-ins by what they can do; one object may be both. Raises TypeError for what would never be asked."""
+        for one in found:
+            if not _is_complete(one):
+                raise TypeError(
+                    f"the scheduler plug-in {type(one).__name__} lacks {', '.join(_lacking(one))}: it would never be asked"
+                )
         return cls(
             tuple(one for one in found if isinstance(one, Filter)),
             tuple(one for one in found if isinstance(one, Scorer)),
@@ -77,3 +82,21 @@ class Plugins:
         """All plug-ins of installed packages, by name. Raises what a broken plug-in raises."""
         entries = sorted(entry_points(group=GROUP), key=lambda one: one.name)
         return cls.of([entry.load()() for entry in entries])
+
+
+def _is_complete(one: object) -> bool:
+    """Whether it is all of a filter or scorer that it begins to be."""
+    if hasattr(one, "refuse") and not isinstance(one, Filter):
+        return False
+    if hasattr(one, "score") and not isinstance(one, Scorer):
+        return False
+    return isinstance(one, Filter | Scorer)
+
+
+def _lacking(one: object) -> list[str]:
+    wanted = ["concerns", "is_local"]
+    if hasattr(one, "score"):
+        wanted.append("weight")
+    if not hasattr(one, "score") and not hasattr(one, "refuse"):
+        wanted.append("refuse or score")
+    return [name for name in wanted if not hasattr(one, name)]
