@@ -49,6 +49,26 @@ async def test_a_new_cluster_has_its_default_namespaces(api: TestServer) -> None
     assert await names(api, "/clusters/one/api/v1/namespaces") == ["default", "kube-public", "kube-system"]
 
 
+async def test_a_cluster_and_its_namespaces_come_into_being_together(api: TestServer) -> None:
+    code, made = await api.call("POST", CLUSTERS, {"metadata": {"name": "one"}})
+
+    assert (code, made["status"]) == (201, {"phase": "Ready", "path": "/clusters/one"})
+    assert await names(api, "/clusters/one/api/v1/namespaces") == ["default", "kube-public", "kube-system"]
+
+
+async def test_of_many_who_make_a_cluster_of_one_name_one_succeeds_and_the_name_is_free_again_afterwards(
+    api: TestServer,
+) -> None:
+    body = {"metadata": {"name": "one"}}
+
+    codes = [code for code, _ in await asyncio.gather(*(api.call("POST", CLUSTERS, body) for _ in range(8)))]
+
+    assert sorted(codes) == [201, *[409] * 7]
+    await closed(api, "one")
+    assert (await api.call("POST", CLUSTERS, body))[0] == 201
+    assert await names(api, "/clusters/one/api/v1/namespaces") == ["default", "kube-public", "kube-system"]
+
+
 async def test_objects_of_one_cluster_are_not_seen_in_another(api: TestServer) -> None:
     await opened(api, "one")
     await opened(api, "two")

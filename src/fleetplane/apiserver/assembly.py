@@ -184,6 +184,7 @@ def assemble(
         paths=security.paths(),
         limits=settings.limits,
         released=builtin.ledger.released,
+        companions={(LOGICAL_CLUSTERS.group, LOGICAL_CLUSTERS.plural): logical.companions},
         aggregation=aggregation,
         audit=audit,
         approve_request=security.approve_request,

@@ -36,6 +36,10 @@ class Clusters:
         self._ids[name] = cluster_id
         self._names[cluster_id] = name
 
+    def announce(self, name: str, cluster_id: str) -> None:
+        """A cluster that is about to be: whoever sees its objects may ask for its name, nobody can reach it yet."""
+        self._names[cluster_id] = name
+
     def has(self, name: str) -> bool:
         """Whether the name is taken, be it by a cluster that is being removed."""
         return name in self._ids or name in self._names.values()

@@ -1,8 +1,9 @@
 """Logical clusters as objects: creating one in the root cluster opens ``/clusters/<name>``, deleting it empties it.
 
-A logical cluster costs its objects and nothing else: the default roles are shared, controllers run once over all of them. It
-is ``Ready`` when its default namespaces exist. Deleting it first closes the door, then removes what is inside (watchers see
-every deletion, so nodes stop its pods), then lets the object go.
+A logical cluster costs its objects and nothing else: the default roles are shared, controllers run once over all of them.
+It is ``Ready`` when its default namespaces exist, which are made in the same commit as itself; where it came into being in
+some other way (an atomic commit of somebody's), they are made as soon as it is seen. Deleting it first closes the door,
+then removes what is inside (watchers see every deletion, so nodes stop its pods), then lets the object go.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+from fleetplane.apiserver import validation
 from fleetplane.apiserver.call import Call
 from fleetplane.apiserver.cluster_credentials import KIND as CREDENTIALS_KIND
 from fleetplane.apiserver.clusters import Clusters
+from fleetplane.apiserver.encoding import encode
 from fleetplane.apiserver.http import Request
 from fleetplane.apiserver.kinds.behaviour import KindBehaviour
 from fleetplane.apiserver.registry import Registry, Served, Storage
 from fleetplane.apiserver.routing import ALL_CLUSTERS, ROOT_CLUSTER, Target
-from fleetplane.apiserver.writing import Writes
+from fleetplane.apiserver.writing import Plan, Writes
 from fleetplane.model import errors
 from fleetplane.model.admission import (
     ALLOWED,
@@ -35,7 +38,7 @@ from fleetplane.model.resources import ResourceType
 from fleetplane.model.schema import Schema
 from fleetplane.model.table import custom_columns
 from fleetplane.model.user import MASTERS_GROUP, UserInfo
-from fleetplane.store.protocol import Store, StoreError
+from fleetplane.store.protocol import Put, Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -211,26 +214,44 @@ class LogicalClusters:
             await self._store.drop_cluster(uid)
             await self._change(writes, obj, "", _without_finalizer)
             return
-        made = [self._create_namespace(writes, obj, uid, namespace) for namespace in DEFAULT_NAMESPACES]
-        await asyncio.gather(*made)
+        for name in DEFAULT_NAMESPACES:
+            call, namespace = self._namespace(obj, uid, name)
+            try:
+                await writes.create_object(call, namespace, [])
+            except errors.ApiError as error:
+                if error.reason != "AlreadyExists":
+                    raise
         self._opened.setdefault(uid, asyncio.Event()).set()
         await self._change(writes, obj, "status", _ready)
 
-    async def _create_namespace(self, writes: Writes, obj: Object, uid: str, name: str) -> None:
-        cluster = obj["metadata"]["name"]
+    async def companions(
+        self, writes: Writes, _call: Call, plan: Plan
+    ) -> tuple[list[tuple[Served, Plan]], Callable[[], None]]:
+        """The default namespaces of a cluster that is being created, which with them is ready from the beginning."""
+        uid, name = plan.obj["metadata"]["uid"], plan.obj["metadata"]["name"]
+        made = []
+        for called in DEFAULT_NAMESPACES:
+            inside, namespace = self._namespace(plan.obj, uid, called)
+            writes.place(inside, namespace)
+            validation.normalise(inside, namespace, [])
+            made.append((inside.served, await writes.plan_create(inside, namespace)))
+        _ready(plan.obj)
+        assert isinstance(plan.change, Put)
+        plan.change = replace(plan.change, value=encode(plan.obj))
+        self._clusters.announce(name, uid)
+        return made, lambda: self._clusters.remove(uid)
+
+    def _namespace(self, cluster: Object, uid: str, name: str) -> tuple[Call, Object]:
+        """A default namespace, and the call that creates it."""
         served = self._registry.find(uid, "", "v1", "namespaces")
         if served is None:
             raise errors.internal("namespaces are not served")
-        target = Target(cluster, "", "create", True, "", "v1", "namespaces")
+        target = Target(cluster["metadata"]["name"], "", "create", True, "", "v1", "namespaces")
         call = Call(Request("POST", ""), target, served, _USER, uid, field_manager="fleetplane")
         namespace: Object = {"metadata": {"name": name}}
-        if name == "kube-system" and (obj.get("spec") or {}).get("dataPlane") == "Host":
+        if name == "kube-system" and (cluster.get("spec") or {}).get("dataPlane") == "Host":
             namespace["metadata"]["labels"] = {DATA_PLANE_LABEL: "host"}
-        try:
-            await writes.create_object(call, namespace, [])
-        except errors.ApiError as error:
-            if error.reason != "AlreadyExists":
-                raise
+        return call, namespace
 
     async def _change(self, writes: Writes, obj: Object, subresource: str, change: Callable[[Object], Object]) -> None:
         resource = LOGICAL_CLUSTERS

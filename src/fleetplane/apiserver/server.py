@@ -39,7 +39,7 @@ from fleetplane.apiserver.routing import ROOT_CLUSTER, Target, resolve
 from fleetplane.apiserver.shared import SharedLayer
 from fleetplane.apiserver.storage import ObjectStorage, unavailable
 from fleetplane.apiserver.subresources import Handler, Subresources
-from fleetplane.apiserver.writing import Released, Writes
+from fleetplane.apiserver.writing import Companions, Released, Writes
 from fleetplane.model import errors
 from fleetplane.model.environment import Environment
 from fleetplane.model.objects import Object
@@ -109,6 +109,7 @@ class Parts:
     paths: Mapping[str, PathHandler] = field(default_factory=dict)
     background: Sequence[Background] = ()
     released: Released | None = None
+    companions: Mapping[tuple[str, str], Companions] = field(default_factory=dict)
     aggregation: Aggregation | None = None
     limits: Limits = field(default_factory=Limits)
     audit: Audit | None = None
@@ -133,7 +134,14 @@ class ApiServer:
         for follower in parts.followers:
             followers.setdefault(follower.resource, []).append(follower)
         self.writes = Writes(
-            storage, parts.admission, parts.allocators, parts.clusters, parts.environment, followers, parts.released
+            storage,
+            parts.admission,
+            parts.allocators,
+            parts.clusters,
+            parts.environment,
+            followers,
+            parts.released,
+            parts.companions,
         )
         self.deletes = Deletes(storage, self.writes, parts.admission, parts.clusters, parts.environment)
         self._reads = Reads(storage, parts.clusters, parts.environment, shared)

@@ -79,8 +79,17 @@ class Plan:
     claims: AdmissionClaims = NO_CLAIMS
 
 
+Undo = Callable[[], None]
+Companions = Callable[["Writes", Call, Plan], Awaitable[tuple[list[tuple[Served, Plan]], Undo]]]
+"""From an object that is about to be created (its plan may be changed) to what is created in the same commit, and what to
+call if nothing comes of it."""
+
+
 class Writes:
-    """The writing verbs over one store."""
+    """The writing verbs over one store.
+
+    ``companions`` are by (group, resource): what comes into being with an object, all of it or none.
+    """
 
     def __init__(
         self,
@@ -91,7 +100,9 @@ class Writes:
         environment: Environment,
         followers: Mapping[tuple[str, str], list[Follower]],
         released: Released | None = None,
+        companions: Mapping[tuple[str, str], Companions] | None = None,
     ) -> None:
+        self._companions = companions or {}
         self._storage = storage
         self._admission = admission
         self._allocators = allocators
@@ -148,6 +159,15 @@ class Writes:
             if there is not None:
                 raise PreconditionFailed(plan.change.key, there)
             return None, plan.obj
+        companions = self._companions.get((call.served.storage.group, call.served.storage.plural))
+        if companions is not None:
+            more, undo = await companions(self, call, plan)
+            try:
+                records = await self.commit_all([(call.served, plan), *more])
+            except BaseException:
+                undo()
+                raise
+            return records[0], plan.obj
         async with plan.claims:
             return await self.commit_change(call.served, plan.change), plan.obj
 
