@@ -57,6 +57,8 @@ _CHUNK = 500
 _LONG_CHUNK = 5000
 """What a list without a limit reads at a time: long enough to be quick, short enough to let others in."""
 _BOOKMARK_SECONDS = 60.0
+_BREATH_SECONDS = 0.003
+"""A watcher who has just been told something is told no more for so long: what comes in a rush comes in one piece."""
 _MIN_WATCH_SECONDS = 1800
 _MAX_TIMEOUT_SECONDS = 24 * 3600
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
@@ -334,6 +336,7 @@ class Reads:
                         lines.append(line)
                 if lines:
                     yield b"".join(lines)
+                    await asyncio.sleep(_BREATH_SECONDS)
         except SlowWatcher:
             return
         except Expired as error:
