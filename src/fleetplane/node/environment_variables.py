@@ -75,7 +75,9 @@ async def container_environment(
     """The whole environment. Raises ConfigFailure in the kubelet's words."""
     links = pod.spec.get("enableServiceLinks") is not False
     values: dict[str, str] = {}
-    values.update(service_variables(await sources.services(pod.namespace, patient=not pod.static), pod.namespace, links=links))
+    values.update(
+        service_variables(await sources.services(pod.namespace, patient=not pod.static), pod.namespace, links=links)
+    )
     own: dict[str, str] = {}
     for origin in container.spec.get("envFrom") or []:
         own.update(await _from_origin(pod, origin, sources))

@@ -100,6 +100,8 @@ async def run_local_node(
     ``service_client`` may list and watch Services and EndpointSlices, which a node's own identity may not; without one,
     Services have no addresses and no names on this node.
     """
+    # The runtime is another process, with another current directory.
+    settings = replace(settings, directory=settings.directory.absolute())
     with held(settings.directory / LOCK) as ours:
         if not ours:
             raise RuntimeFailure(f"another process runs the node of {settings.directory}; stop it first")
