@@ -6,9 +6,9 @@ import asyncio
 import base64
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 from urllib.parse import quote
 
 from fleetplane.node.podman.api import PodmanApi
@@ -16,6 +16,7 @@ from fleetplane.node.podman.states import image_of
 from fleetplane.node.runtime import Image, ImageMissing, NotThere, RegistryAuth, RuntimeFailure
 
 PULL_SECONDS: Final = 3600.0
+EXPORT_BLOCK: Final = 256 * 1024
 
 
 class PodmanImages:
@@ -76,6 +77,28 @@ class PodmanImages:
     async def remove(self, name: str) -> None:
         with contextlib.suppress(NotThere, ImageMissing):
             await self._api.call("DELETE", f"/images/{_quoted(name)}")
+
+    async def config(self, name: str) -> Mapping[str, Any]:
+        """What the image says of how to run it, in OCI's words. Raises ImageMissing."""
+        try:
+            found = await self._api.call("GET", f"/images/{_quoted(name)}/json")
+        except NotThere as error:
+            raise ImageMissing(error.message) from None
+        config = found.get("Config")
+        return config if isinstance(config, dict) else {}
+
+    async def export(self, name: str, labels: Mapping[str, str]) -> AsyncIterator[bytes]:
+        """Its root file system as one tar. Podman flattens layers for containers only, so there is one for a moment."""
+        wanted = {"image": name, "labels": dict(labels), "command": ["never-run"], "netns": {"nsmode": "none"}}
+        made = await self._api.call("POST", "/containers/create", wanted)
+        path = f"/containers/{made['Id']}"
+        try:
+            async with self._api.stream("GET", f"{path}/export") as body:
+                async for data in body.iter_chunked(EXPORT_BLOCK):
+                    yield data
+        finally:
+            with contextlib.suppress(NotThere):
+                await asyncio.shield(self._api.call("DELETE", path, query={"force": "true", "v": "true"}))
 
 
 def open_archive(path: str) -> BinaryIO:

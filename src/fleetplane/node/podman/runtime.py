@@ -60,6 +60,8 @@ from fleetplane.node.sockets import SocketSession, connect_inside
 KILL_SECONDS: Final = 10.0
 SETTLE_SECONDS: Final = 5.0
 SIGKILL_CODE: Final = 137
+EXPORT: Final = "io.fleetplane.export"
+"""On a container that stands for its image while that is read: never one of a pod's."""
 
 
 class PodmanRuntime:
@@ -79,7 +81,7 @@ class PodmanRuntime:
         self._host = host
         self._service = service
         self._api = api
-        self._network = network
+        self.network = network
         self.instance = instance
         self.directory = service.directory
         self._instance = {Label.INSTANCE: instance}
@@ -137,7 +139,7 @@ class PodmanRuntime:
         addresses: tuple[str, ...] = ()
         attachment = None
         if spec.network == "pod":
-            attachment = await self._network.attach(key, spec.ports)
+            attachment = await self.network.attach(key, spec.ports)
             addresses = attachment.addresses
         if needs_pod(spec) and key not in self._pods:
             body = pod_spec(spec, network=_network_mode(spec, attachment), instance=self._instance)
@@ -167,7 +169,7 @@ class PodmanRuntime:
         if pod_id := self._pods.get(sandbox_id):
             with contextlib.suppress(NotThere):
                 await self._api.call("POST", f"/pods/{pod_id}/stop", query={"t": "0"})
-        await self._network.detach(sandbox_id)
+        await self.network.detach(sandbox_id)
 
     async def remove_sandbox(self, sandbox_id: str) -> None:
         await self.stop_sandbox(sandbox_id)
@@ -181,7 +183,7 @@ class PodmanRuntime:
     async def sandboxes(self) -> Sequence[Sandbox]:
         """From Podman's pods, from network namespaces, and from the labels of containers that stand alone."""
         found: dict[str, Sandbox] = {}
-        attached = self._network.attached()
+        attached = self.network.attached()
         for pod in await self._api.call("GET", "/pods/json", query={"filters": self._filters()}) or []:
             labels = pod.get("Labels") or {}
             key = sandbox_key(labels.get(Label.UID, ""), labels.get(Label.SANDBOX_ATTEMPT, "0"))
@@ -198,7 +200,7 @@ class PodmanRuntime:
     def _sandbox(self, key: str, labels: Mapping[str, str], attached: Mapping[str, Any], created: Any) -> Sandbox:
         uid, _, attempt = key.rpartition("-")
         mode = labels.get(Label.NETWORK, "pod")
-        own_network = mode == "pod" and bool(self._network.networks)
+        own_network = mode == "pod" and bool(self.network.networks)
         attachment = attached.get(key)
         return Sandbox(
             id=key,
@@ -216,7 +218,7 @@ class PodmanRuntime:
     # Containers
 
     async def create_container(self, sandbox: Sandbox, spec: ContainerSpec, shared: SandboxSpec) -> str:
-        attachment = self._network.attached().get(sandbox.id) if shared.network == "pod" else None
+        attachment = self.network.attached().get(sandbox.id) if shared.network == "pod" else None
         body = container_spec(
             shared,
             spec,
@@ -491,7 +493,7 @@ class PodmanRuntime:
 
     async def connect(self, sandbox_id: str, port: int) -> Session:
         """By the sandbox's network namespace, so that what listens on its loopback is reached too."""
-        attachment = self._network.attached().get(sandbox_id)
+        attachment = self.network.attached().get(sandbox_id)
         namespace = attachment.namespace if attachment is not None else ""
         reader, writer = await connect_inside(namespace, port)
         return SocketSession(reader, writer)
@@ -540,8 +542,20 @@ class PodmanRuntime:
     async def remove_image(self, name: str) -> None:
         await self._images.remove(name)
 
+    async def image_config(self, name: str) -> Mapping[str, Any]:
+        """How the image says it is to be run, in OCI's words. Raises ImageMissing."""
+        return await self._images.config(name)
+
+    async def export_image(self, name: str) -> AsyncIterator[bytes]:
+        """The image's root file system as a tar. Raises ImageMissing."""
+        async for data in self._images.export(name, {EXPORT: self.instance}):
+            yield data
+
     async def remove_instance(self, instance: str) -> None:
         """Remove every container and pod of an agent, this one or another that is gone for good."""
+        exports = {"filters": json.dumps({"label": [f"{EXPORT}={instance}"]}), "all": "true"}
+        for entry in await self._api.call("GET", "/containers/json", query=exports) or []:
+            await self.remove_container(str(entry["Id"]))
         query = {"filters": json.dumps({"label": [f"{Label.INSTANCE}={instance}"]})}
         for pod in await self._api.call("GET", "/pods/json", query=query) or []:
             with contextlib.suppress(NotThere):
@@ -552,7 +566,7 @@ class PodmanRuntime:
     async def close(self) -> None:
         """A network no pod uses any more is taken down; what runs goes on with the rest."""
         self._exits.close()
-        await self._network.stop(remove=not self._network.attached())
+        await self.network.stop(remove=not self.network.attached())
         await self._api.close()
         await self._service.stop()
 

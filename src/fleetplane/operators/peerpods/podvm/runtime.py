@@ -127,7 +127,7 @@ class PodVmRuntime:
         self._listeners: set[asyncio.Queue[RuntimeEvent]] = set()
 
     async def info(self) -> RuntimeInfo:
-        return RuntimeInfo("podvm", "1", ("peer pods run in VMs of this machine",))
+        return RuntimeInfo("podvm", "1")
 
     # Sandboxes
 

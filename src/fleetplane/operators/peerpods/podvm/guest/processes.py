@@ -390,12 +390,28 @@ def _child(
         if cgroup:
             files.try_to_write(f"{cgroup}/cgroup.procs", "0")
         confine()
-        os.execvp(argv[0], argv)  # noqa: S606 - what the pod asked for, without a shell
+        _execute(argv)
     except FileNotFoundError:
         trouble = f'exec: "{argv[0]}": executable file not found'
     except BaseException as error:  # nothing may leave a child but by _exit
         trouble = f'exec: "{argv[0] if argv else ""}": {error}'
     _tell(told, trouble)
+
+
+def _execute(argv: tuple[str, ...]) -> None:
+    """Become the program, looked for as a shell would. Raises OSError; FileNotFoundError when there is none."""
+    names = [argv[0]]
+    if "/" not in argv[0]:
+        names = [f"{folder or '.'}/{argv[0]}" for folder in os.environ.get("PATH", "").split(":")]
+    refused: OSError = FileNotFoundError(argv[0])
+    for name in names:
+        try:
+            os.execve(name, argv, os.environ)  # noqa: S606 - what the pod asked for, without a shell
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            refused = error
+    raise refused
 
 
 def _tell(told: int, trouble: str) -> None:
