@@ -67,7 +67,10 @@ def test_there_must_be_a_demo_to_stop(tmp_path: Path) -> None:
 @pytest.mark.podman
 @pytest.mark.skipif(not shutil.which("podman"), reason="Podman is not installed")
 def test_with_podman_the_containers_and_the_device_are_real(tmp_path: Path) -> None:
-    told = by_step(fleetplane("demo", "--runtime", "podman", "--output", "json", cwd=tmp_path))
+    # A folder named from here, as people do: the runtime is another process and must find it all the same.
+    done = fleetplane("demo", "--runtime", "podman", "--data-dir", "here", "--output", "json", cwd=tmp_path)
+
+    told = by_step(done)
 
     assert told["camera"]["facts"]["container"]
     assert told["switchover"]["simulated"] == ""

@@ -82,7 +82,7 @@ def check_database(path: Path) -> Finding:
         connection.close()
     if told != ["ok"]:
         return Finding("Database", "missing", f"{path} is damaged: {told[0]}.", "Stop the plane and restore a backup.")
-    size = path.stat().st_size / 2**20
+    size = sum(one.stat().st_size for one in path.parent.glob(f"{path.name}*")) / 2**20
     upgrade = f", which the next start brings to {len(MIGRATIONS)}" if version < len(MIGRATIONS) else ""
     return Finding("Database", "works", f"{path} is whole: {size:,.1f} MiB, schema {version}{upgrade}.")
 
