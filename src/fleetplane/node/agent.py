@@ -124,6 +124,7 @@ class NodeAgent:
             lambda: list(self.engine.workers.values()),
             lambda node: self.keeper.self_fencing,
             settings.volatile / "contact.json" if settings.volatile is not None else None,
+            settings.directory / "self-fencing.json",
         )
         self.keeper = NodeKeeper(client, environment, self.describe, self._fencing.renewed)
         self.ready = self.keeper.registered
@@ -155,6 +156,7 @@ class NodeAgent:
             on_ended=self._ended,
         )
         self.engine.succession.may_decide = self._fencing.is_fresh
+        self.engine.may_start = self._fencing.may_start
         self._feed = PodFeed(
             self.engine, self._reporter, self.name.__eq__, client.cluster, on_mirror=self._static.mirror_seen
         )

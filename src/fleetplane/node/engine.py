@@ -61,6 +61,7 @@ class PodEngine:
         self.hooks = HookRunner(runtime, self.asker)
         self.workers: dict[str, PodWorker] = {}
         self.succession = Succession(self.workers, environment.monotonic)
+        self.may_start: Callable[[PodWorker], bool] = lambda _worker: True
         self._by_name: dict[tuple[str, str, str], PodWorker] = {}
         self.unenforced = unenforced
         self._prober = prober

@@ -7,7 +7,9 @@ concerns that pod. The time counts from the moment the last renewal that succeed
 is over anywhere else. Whoever is stopped for this reason stays stopped, also when the control plane returns.
 
 When the agent starts, the time of the last renewal is read back from a file on volatile storage: an agent that was away
-for too long stops its pods before anything else. While there is no agent at all, nobody fences.
+for too long stops its pods before anything else. After a reboot that file is gone; then what may run once only is not
+started before the control plane has been heard of, because somebody else may have it by now. The promise itself is kept on
+disk. While there is no agent at all, nobody fences.
 """
 
 from __future__ import annotations
@@ -58,31 +60,46 @@ class SelfFencing:
         workers: Callable[[], Iterable[PodWorker]],
         promise: Callable[[str], float | None],
         memory: Path | None = None,
+        disk: Path | None = None,
     ) -> None:
         self._environment = environment
         self._workers = workers
         self._promise = promise
         self._memory = memory
+        self._disk = disk
         self._remembered: float | None = None
         self._renewed: dict[str, float] = {}
         self._began = environment.monotonic()
 
     def recall(self, node: str) -> None:
         """What an earlier agent of this machine knew."""
+        promised = (read_json(self._disk) if self._disk is not None else None) or {}
+        if isinstance(promised.get("seconds"), float):
+            self._remembered = promised["seconds"]
         kept = (read_json(self._memory) if self._memory is not None else None) or {}
-        if isinstance(kept.get("renewed"), float) and isinstance(kept.get("seconds"), float):
-            self._remembered, self._renewed[node] = kept["seconds"], kept["renewed"]
+        if isinstance(kept.get("renewed"), float):
+            self._renewed[node] = kept["renewed"]
 
     def renewed(self, node: str, sent: float) -> None:
         """A renewal sent at this monotonic time has succeeded."""
         self._renewed[node] = max(sent, self._renewed.get(node, sent))
         promised = self._promise(node)
-        if promised is not None and self._memory is not None:
-            try:
-                write_private(self._memory, orjson.dumps({"renewed": sent, "seconds": promised}))
-            except OSError as error:
-                _log.warning("the time of the last renewal is not kept: %s", error)
+        try:
+            if promised is not None and self._memory is not None:
+                write_private(self._memory, orjson.dumps({"renewed": sent}))
+            if promised != self._remembered and self._disk is not None:
+                write_private(self._disk, orjson.dumps({"seconds": promised}))
+        except OSError as error:
+            _log.warning("what self-fencing must remember is not kept: %s", error)
         self._remembered = promised
+
+    def may_start(self, worker: PodWorker) -> bool:
+        """Whether a container of this pod may be started now. What is frozen may."""
+        seconds = self._seconds(worker.pod)
+        if seconds is None or not is_thawed(worker):
+            return True
+        heard = str(worker.pod.spec.get("nodeName") or "") in self._renewed
+        return heard and self._left(worker.pod, seconds) > 0
 
     def is_fresh(self, worker: PodWorker) -> bool:
         """Whether the control plane cannot have given up on this pod's node yet."""

@@ -55,6 +55,7 @@ from fleetplane.node.runtime import ContainerRuntime, ContainerState, Sandbox
 from fleetplane.node.status import NodeFacts, pod_status
 
 BROKEN_SECONDS = 10.0
+HELD_SECONDS = 0.2
 REFRESH = "/refresh"
 
 _log = logging.getLogger(__name__)
@@ -77,6 +78,8 @@ class Surroundings(Protocol):
     images: Images
     hooks: HookRunner
     recorder: Recorder
+    may_start: Callable[[PodWorker], bool]
+    """Whether containers of a pod may be started now (see ``fencing``)."""
     unenforced: str
     """Why limits have no effect on this node; empty where they have."""
 
@@ -362,7 +365,9 @@ class PodWorker:
                 self._begin(SANDBOX, partial(do.stop_sandbox, sandbox_id), StopSandbox)
             case StartContainer(name, attempt):
                 container, sandbox = self.pod.by_name.get(name), observed.sandbox
-                if container is not None and sandbox is not None:
+                if not self.around.may_start(self):
+                    asyncio.get_running_loop().call_later(HELD_SECONDS, self.poke)
+                elif container is not None and sandbox is not None:
                     self._begin(name, partial(do.start_container, container, attempt, sandbox), StartContainer)
             case StopContainer():
                 self._begin(action.name, partial(do.stop_container, action), StopContainer, action.grace_seconds)

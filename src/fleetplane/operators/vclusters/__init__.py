@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from fleetplane.controller import Controller, Manager, Operator
+from fleetplane.model.builtin.types import ENDPOINT_SLICES
 from fleetplane.operators.vclusters.admission import PLUGINS
 from fleetplane.operators.vclusters.copies import Copies
 from fleetplane.operators.vclusters.guests import Guests
-from fleetplane.operators.vclusters.kinds import Vk8s, Vk8sPolicy, Vk8sSnapshot
+from fleetplane.operators.vclusters.kinds import LOGICAL_CLUSTERS, Vk8s, Vk8sPolicy, Vk8sSnapshot
 from fleetplane.operators.vclusters.objects import Claims, Events, Nodes, Services
 from fleetplane.operators.vclusters.pods import Pods
 from fleetplane.operators.vclusters.reconcile import VirtualClusters
@@ -23,6 +24,9 @@ from fleetplane.operators.vclusters.steps import Machines
 
 def controllers(manager: Manager, machines: Machines | None = None) -> Iterable[Controller]:
     """``machines``: how commands get into nodes made of pods; the API's ``pods/exec`` unless given."""
+    # Other Kubernetes have no logical clusters, and before 1.21 no such EndpointSlices; clusters of pods need neither.
+    manager.informer(LOGICAL_CLUSTERS).may_be_absent()
+    manager.informer(ENDPOINT_SLICES, namespace="default", fields="metadata.name=kubernetes").may_be_absent()
     guests = Guests(manager)
     copies = Copies(manager, guests)
     return [
