@@ -21,9 +21,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from fleetplane.client.http import connect_to
+from fleetplane.client.http import HttpTransport, connect_to
 from fleetplane.client.kubeconfig import find_access
 from fleetplane.client.protocol import Client
+from fleetplane.client.rest import RestClient
 from fleetplane.model.builtin.types import NAMESPACES, SECRETS
 from fleetplane.operators.vclusters.kinds import Vk8s
 
@@ -61,7 +62,7 @@ async def first_get(client: Client, name: str, directory: Path) -> float:
     started = time.perf_counter()
     await create(client, name)
     file.write_bytes(await asyncio.wait_for(seen, 60))
-    tenant = await connect_to(find_access(file))
+    tenant = RestClient(HttpTransport(find_access(file)))
     await tenant.get(NAMESPACES, "default")
     took = time.perf_counter() - started
     await tenant.close()

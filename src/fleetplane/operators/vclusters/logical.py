@@ -9,6 +9,7 @@ Deleting goes the other way: the pods on the host first, then the credentials, t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Final
@@ -55,7 +56,9 @@ def logical_cluster(vcluster: Vk8s, name: str) -> Object:
     }
 
 
-_ELSEWHERE = "logical clusters are rows of a Fleetplane server, and this Kubernetes is another; make one with mode: pods"
+_ELSEWHERE = (
+    "logical clusters are rows of a Fleetplane server, and this Kubernetes is another; make one with mode: pods"
+)
 
 
 def is_network_closed(vcluster: Vk8s) -> bool:
@@ -94,8 +97,10 @@ class LogicalMode:
 
     async def reconcile(self, context: Context[Vk8s], vcluster: Vk8s) -> Result | None:
         cluster = self.cluster_of(vcluster.uid)
-        if cluster is None:
-            cluster = await self._open(context, vcluster)
+        request: credentials.Request | None = None
+        if cluster is None:  # its key is made while the host's disk makes it
+            opened, request = await asyncio.gather(self._open(context, vcluster), _new_request())
+            cluster = opened
         name = metadata(cluster)["name"]
         if is_deleting(cluster):
             return None  # the watch wakes us when it has gone
@@ -104,7 +109,7 @@ class LogicalMode:
             await self._waiting(context, name, "the address of the host's API is not published yet")
             return Result(requeue_after=AGAIN)
         endpoint = f"{endpoint}/clusters/{name}"
-        found = await self._credentials(context, vcluster, cluster, endpoint)
+        found = await self._credentials(context, vcluster, cluster, endpoint, request)
         await self._report(context, vcluster, name, endpoint, found)
         due = credentials.renewal(found)
         left = (due - context.now()).total_seconds() if due is not None else AGAIN
@@ -164,14 +169,21 @@ class LogicalMode:
                 return found
         raise Permanent(f"the names {' and '.join(names_for(vcluster))} are both taken", reason="NameTaken")
 
-    async def _credentials(self, context: Context[Vk8s], vcluster: Vk8s, cluster: Object, endpoint: str) -> Object:
+    async def _credentials(
+        self,
+        context: Context[Vk8s],
+        vcluster: Vk8s,
+        cluster: Object,
+        endpoint: str,
+        request: credentials.Request | None,
+    ) -> Object:
         name = credentials.secret_name(vcluster.name)
         nonce = vcluster.annotations.get(ROTATE, "")
         found = self._secrets.get_key(ObjectKey(context.request.cluster, vcluster.namespace, name))
         if found is not None and credentials.is_good(found, uid(cluster), endpoint, nonce, context.now()):
             return found
         issued = context.now()
-        request = credentials.new_request()
+        request = request or credentials.new_request()
         asked = {
             "spec": {"request": request.request, "expirationSeconds": vcluster.spec.credentials.expiration_seconds}
         }
@@ -232,6 +244,10 @@ class LogicalMode:
             Condition("ControlPlaneReady", True, "Ready"),
             Condition("Ready", phase == "Running", phase.replace(" ", "")),
         )
+
+
+async def _new_request() -> credentials.Request:
+    return credentials.new_request()
 
 
 def seconds_left(expires: str, now: Any) -> float:
