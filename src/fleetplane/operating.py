@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from fleetplane.client.protocol import Client
+from fleetplane.controller.leader import LeaderElection
 from fleetplane.controller.manager import Manager
 from fleetplane.controller.metrics import Metrics
 from fleetplane.controller.registration import Operator, UnknownOperator, load_operators
-from fleetplane.controller.rights import rules_for
+from fleetplane.controller.rights import election_rules, rules_for
 from fleetplane.model.builtin import types
 from fleetplane.model.environment import Environment
 from fleetplane.model.objects import Object
@@ -48,17 +49,32 @@ async def prepare_operators(
     client_of: Callable[[UserInfo], Client],
     environment: Environment,
     metrics: Metrics,
+    *,
+    elect: bool = False,
 ) -> list[Manager]:
-    """Give each operator its account and rights; returns a manager per operator, ready to run."""
+    """Give each operator its account and rights; returns a manager per operator, ready to run.
+
+    ``elect`` lets one plane at a time run each operator, where several serve the same store.
+    """
     if not operators:
         return []
     await client.apply(types.NAMESPACES, _object("v1", "Namespace", NAMESPACE), field_manager=_FIELD_MANAGER)
     managers = []
     for operator in operators:
         user = service_account_user(NAMESPACE, operator.name)
-        manager = Manager(client_of(user), environment=environment, name=operator.name, cluster="root", metrics=metrics)
+        election = LeaderElection(f"fleetplane-{operator.name}", NAMESPACE) if elect else None
+        manager = Manager(
+            client_of(user),
+            environment=environment,
+            name=operator.name,
+            cluster="root",
+            metrics=metrics,
+            election=election,
+        )
         operator.install(manager)
         await _grant(client, operator, rules_for(manager.controllers, operator.rules))
+        if election is not None:
+            await _grant_election(client, operator, election)
         managers.append(manager)
     return managers
 
@@ -75,6 +91,17 @@ async def _grant(client: Client, operator: Operator, rules: Sequence[Object]) ->
         "subjects": [{"kind": "ServiceAccount", "name": operator.name, "namespace": NAMESPACE}],
     }
     await client.apply(types.CLUSTER_ROLE_BINDINGS, binding, field_manager=_FIELD_MANAGER)
+
+
+async def _grant_election(client: Client, operator: Operator, election: LeaderElection) -> None:
+    name = f"fleetplane:leader:{operator.name}"
+    role = _object(f"{_RBAC}/v1", "Role", name) | {"rules": election_rules(election)}
+    await client.apply(types.ROLES, role, NAMESPACE, field_manager=_FIELD_MANAGER)
+    binding = _object(f"{_RBAC}/v1", "RoleBinding", name) | {
+        "roleRef": {"apiGroup": _RBAC, "kind": "Role", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": operator.name, "namespace": NAMESPACE}],
+    }
+    await client.apply(types.ROLE_BINDINGS, binding, NAMESPACE, field_manager=_FIELD_MANAGER)
 
 
 def _object(api_version: str, kind: str, name: str) -> Object:

@@ -35,6 +35,7 @@ from fleetplane.apiserver.usage import NodeUsage
 from fleetplane.bootstrap import SYSTEM_NAMESPACES, bootstrap, offer_storage
 from fleetplane.client.protocol import Capabilities, Client, Pairs
 from fleetplane.client.rest import RestClient
+from fleetplane.controller.leader import LeaderElection
 from fleetplane.controller.manager import Manager
 from fleetplane.controller.metrics import Metrics
 from fleetplane.controller.registration import UnknownOperator
@@ -238,12 +239,22 @@ class Plane:
         await offer_storage(self.client(), own_root)
         metrics = Metrics()
         self._server.more_collectors.append(metrics.registry)
-        manager = Manager(self.client(CONTROLLER_USER), environment=self.environment, cluster=None, metrics=metrics)
+        is_shared = settings.store != "sqlite"  # then other planes may serve it too, and one of them at a time controls
+        election = LeaderElection("fleetplane-controllers") if is_shared else None
+        manager = Manager(
+            self.client(CONTROLLER_USER),
+            environment=self.environment,
+            cluster=None,
+            metrics=metrics,
+            election=election,
+        )
         root = pki.authority_pem.decode()
         manager.add(*controllers(manager, root_certificate=root, certificates=self._server.certificates))
         tasks.start(manager.run())
         await install_kinds(self.client(), operators)
-        for one in await prepare_operators(self.client(), operators, self.client, self.environment, metrics):
+        for one in await prepare_operators(
+            self.client(), operators, self.client, self.environment, metrics, elect=is_shared
+        ):
             tasks.start(one.run())
         await self._start_nodes(tasks)
         await _accounts_exist(self.client())
