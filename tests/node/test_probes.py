@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tests.node.made import container, pod
 
 from fleetplane.node.asking import NetworkAsker, port_number
-from fleetplane.node.probes import Count, Timing, advance
+from fleetplane.node.probes import Answer, Count, Timing, advance
 
 TIMING = Timing.of({"successThreshold": 2, "failureThreshold": 3})
 
@@ -93,3 +94,97 @@ def test_ports_by_name() -> None:
     for wrong in ("no", 0, 70_000):
         with pytest.raises(ValueError, match="port"):
             port_number(main, wrong)
+
+
+# gRPC, against the health server that services themselves use
+
+
+@asynccontextmanager
+async def health_server() -> AsyncIterator[tuple[int, Any]]:
+    """``set(service, status)`` of the second says what it answers."""
+    grpc = pytest.importorskip("grpc", reason="the package grpcio is not installed")
+    health = pytest.importorskip("grpc_health.v1.health", reason="the package grpcio-health-checking is not installed")
+    from grpc_health.v1 import health_pb2_grpc
+
+    servicer = health.aio.HealthServicer()
+    server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield port, servicer
+    finally:
+        await server.stop(grace=None)
+
+
+async def ask_grpc(port: int, service: str = "", seconds: float = 5) -> Answer:
+    probe = {"port": port, "service": service} if service else {"port": port}
+    return await NetworkAsker().grpc(probe, pod().main[0], ("127.0.0.1",), seconds)
+
+
+SERVING, NOT_SERVING = 1, 2
+
+
+async def test_a_grpc_server_that_serves_is_healthy() -> None:
+    async with health_server() as (port, health):
+        await health.set("", SERVING)
+        await health.set("shop.Cart", SERVING)
+
+        assert (await ask_grpc(port)).healthy
+        assert (await ask_grpc(port, "shop.Cart")).healthy
+
+
+async def test_a_grpc_server_that_does_not_serve_is_not() -> None:
+    async with health_server() as (port, health):
+        await health.set("shop.Cart", NOT_SERVING)
+
+        answer = await ask_grpc(port, "shop.Cart")
+
+        assert answer == Answer(False, 'service unhealthy (responded with "NOT_SERVING")')
+
+
+async def test_a_grpc_service_nobody_knows_is_not_healthy() -> None:
+    async with health_server() as (port, _):
+        answer = await ask_grpc(port, "shop.Nothing")
+
+        assert not answer.healthy
+        assert answer.message.startswith("error: health rpc failed")
+
+
+async def test_a_grpc_server_without_health_is_said_so() -> None:
+    grpc = pytest.importorskip("grpc", reason="the package grpcio is not installed")
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+
+    answer = await ask_grpc(port)
+
+    assert answer.message == "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)"
+    await server.stop(grace=None)
+
+
+async def test_a_grpc_server_that_is_silent_takes_no_longer_than_allowed() -> None:
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    pytest.importorskip("grpc", reason="the package grpcio is not installed")
+    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        answer = await ask_grpc(port, seconds=0.3)
+
+    assert answer.message == f'timeout: failed to connect service "127.0.0.1:{port}" within 300ms'
+
+
+async def test_nobody_on_a_grpc_port() -> None:
+    pytest.importorskip("grpc", reason="the package grpcio is not installed")
+    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+
+    answer = await ask_grpc(port)
+
+    assert not answer.healthy
+    assert "refused" in answer.message

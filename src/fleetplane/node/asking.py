@@ -9,17 +9,33 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
 from multidict import CIMultiDict
 
+from fleetplane.model.protobuf.errors import DecodeError
+from fleetplane.model.protobuf.messages import decode, encode, text, whole
 from fleetplane.node.pod import ContainerView
 from fleetplane.node.probes import Answer
 
 SHOWN_BODY: Final = 10 * 1024
 MOST_REDIRECTS: Final = 10
 _GRPC_SERVING: Final = 1
+_GRPC_STATUSES: Final = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
+
+
+@dataclass
+class _HealthRequest:
+    """``grpc.health.v1``."""
+
+    service: str = text(1)
+
+
+@dataclass
+class _HealthResponse:
+    status: int = whole(1)
 
 
 def port_number(container: ContainerView, port: Any) -> int:
@@ -127,33 +143,31 @@ class NetworkAsker:
             return Answer(False, "gRPC probes need the package grpcio: install fleetplane[grpc]")
         if not addresses:
             return Answer(False, "the pod has no address to ask")
-        service = str(grpc.get("service") or "").encode()
-        # HealthCheckRequest { string service = 1 }; HealthCheckResponse { ServingStatus status = 1 }
-        request = b"\x0a" + _varint(len(service)) + service if service else b""
+        request = encode(_HealthRequest(str(grpc.get("service") or "")))
         target = f"{bracketed(addresses[0])}:{port_number(container, grpc.get('port'))}"
         try:
-            async with grpc_aio.insecure_channel(target) as channel:
+            # A channel of its own, as each probe's connection is: a shared one would remember earlier failures.
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            async with grpc_aio.insecure_channel(target, options=options) as channel:
                 call = channel.unary_unary("/grpc.health.v1.Health/Check")
                 reply: bytes = await call(request, timeout=timeout_seconds)
         except grpc_aio.AioRpcError as error:
             if error.code() is StatusCode.DEADLINE_EXCEEDED:
-                return Answer(False, f"timeout: failed to connect service {target!r} within {timeout_seconds:g}s")
+                within = f"{timeout_seconds:g}s" if timeout_seconds >= 1 else f"{timeout_seconds * 1000:g}ms"
+                return Answer(False, f'timeout: failed to connect service "{target}" within {within}')
+            if error.code() is StatusCode.UNIMPLEMENTED:
+                words = "this server does not implement the grpc health protocol (grpc.health.v1.Health)"
+                return Answer(False, f"error: {words}")
             return Answer(False, f"error: health rpc failed: {error.details()}")
-        status = reply[1] if len(reply) >= 2 and reply[0] == 0x08 else 0
+        try:
+            status = decode(_HealthResponse, reply).status
+        except DecodeError as error:
+            return Answer(False, f"error: health rpc failed: {error}")
         if status == _GRPC_SERVING:
             return Answer(True)
-        return Answer(False, f"service unhealthy (responded with status number {status})")
+        return Answer(False, f'service unhealthy (responded with "{_GRPC_STATUSES.get(status, status)}")')
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
             self._session = None
-
-
-def _varint(number: int) -> bytes:
-    found = bytearray()
-    while number > 127:
-        found.append(number & 127 | 128)
-        number >>= 7
-    found.append(number)
-    return bytes(found)
