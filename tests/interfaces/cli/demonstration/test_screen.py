@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from fleetplane.interfaces.cli.demonstration.screen import Screen
 from fleetplane.interfaces.cli.demonstration.stage import Stage
 from fleetplane.interfaces.cli.demonstration.steps import Done, Outcome, Say, Step, StepFailed, duration
 from fleetplane.interfaces.cli.demonstration.summary import Summary, as_json
-from fleetplane.interfaces.cli.errors import CommandError
+from fleetplane.interfaces.cli.errors import CommandError, ExitWith
 
 
 async def works(stage: Stage, say: Say) -> Outcome:
@@ -100,11 +103,16 @@ def test_a_failed_step_ends_the_demo_and_is_named(
     assert not (tmp_path / "demo").exists()
 
 
-def test_a_plane_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plane_that_does_not_start_says_why_and_leaves_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("fleetplane.interfaces.cli.demonstration.stage.free_port", lambda: 65536)
 
     with pytest.raises(CommandError, match="A plane starts: port must be between 0 and 65535, not 65536"):
         tour.run_demo("simulated", False, tmp_path / "demo", "text", tour.STEPS[:1])
+
+    assert [one.suffix for one in tmp_path.iterdir()] == [".log"]
 
 
 @pytest.mark.parametrize(
@@ -112,3 +120,26 @@ def test_a_plane_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytes
 )
 def test_durations_are_as_people_say_them(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+def test_a_demo_that_cannot_begin_makes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("PATH", "/nowhere")
+
+    with pytest.raises(CommandError, match="the demo cannot run real containers: Podman is not installed"):
+        tour.run_demo("podman", False, None, "text", [WORKS])
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_that_is_told_to_end_removes_everything(tmp_path: Path) -> None:
+    async def ends(stage: Stage, say: Say) -> Outcome:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(30)
+        raise AssertionError("it goes on")
+
+    with pytest.raises(ExitWith) as ended:
+        tour.run_demo("simulated", False, tmp_path / "demo", "json", [Step("end", "An end", "", ends)])
+
+    assert ended.value.code == 143
+    assert not (tmp_path / "demo").exists()

@@ -66,8 +66,8 @@ class Screen:
         elif not summary.failure:
             with self._console.capture() as shown:
                 self._console.print(as_table(summary, self._console.is_terminal))
-            for line in shown.get().splitlines():
-                self._console.print(Text.from_ansi(line.rstrip()), soft_wrap=True)
+            for row in shown.get().splitlines():
+                self._console.print(Text.from_ansi(row.rstrip()), soft_wrap=True)
             for line in what_next(summary):
                 self._console.print(line, soft_wrap=True)
         elif self._console.is_terminal:

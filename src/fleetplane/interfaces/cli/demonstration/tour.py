@@ -22,7 +22,7 @@ from fleetplane.interfaces.cli.demonstration.screen import Screen
 from fleetplane.interfaces.cli.demonstration.stage import Stage
 from fleetplane.interfaces.cli.demonstration.steps import Done, Outcome, Say, Step, StepFailed
 from fleetplane.interfaces.cli.demonstration.summary import Summary
-from fleetplane.interfaces.cli.errors import CommandError
+from fleetplane.interfaces.cli.errors import CommandError, ExitWith
 from fleetplane.interfaces.cli.logs import configure_logging
 from fleetplane.model.errors import ApiError
 from fleetplane.node.processes import CommandFailure
@@ -67,11 +67,19 @@ STEPS: Final = (
 def run_demo(runtime: str, keep: bool, data_dir: Path | None, output: str, steps: Sequence[Step] = STEPS) -> None:
     """Run the tour. Raises CommandError with the sentence that says which step failed."""
     configure_logging("error")
-    root = data_dir or (KEPT if keep else Path(tempfile.mkdtemp(prefix="fleetplane-demo-")))
-    place = Place(root)
+    missing = None if runtime == "simulated" else import_demo_image()
+    if missing is not None and runtime == "podman":
+        raise CommandError(f"the demo cannot run real containers: {missing}")
+    why = f"containers are simulated: {missing or 'as asked with --runtime'}"
+    place = Place(data_dir or (KEPT if keep else Path(tempfile.mkdtemp(prefix="fleetplane-demo-"))))
+    simulated = runtime == "simulated" or missing is not None
+    stage = Stage(place, None if simulated else Containers(place.plane), why if simulated else "")
     screen = Screen(steps, as_json=output == "json")
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(place, runtime, keep, screen, steps))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(stage, keep, screen, steps))
+    except asyncio.CancelledError:
+        raise ExitWith(128 + signal.SIGTERM) from None
 
 
 def stop_demo(data_dir: Path | None) -> None:
@@ -85,13 +93,12 @@ def stop_demo(data_dir: Path | None) -> None:
         raise CommandError(f"not everything could be removed: {error.message}") from None
 
 
-async def _run(place: Place, runtime: str, keep: bool, screen: Screen, steps: Sequence[Step]) -> None:
+async def _run(stage: Stage, keep: bool, screen: Screen, steps: Sequence[Step]) -> None:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    containers, why = await _containers(place, runtime)
+    place = stage.place
     place.prepare(vehicles.camera_device(), vclusters.NAMES)
-    stage = Stage(place, containers, why)
     started = time.perf_counter()
     done: list[Done] = []
     failure = ""
@@ -156,15 +163,3 @@ def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-async def _containers(place: Place, wanted: str) -> tuple[Containers | None, str]:
-    """Real containers where they are possible; else none, and why."""
-    if wanted == "simulated":
-        return None, "containers are simulated, as asked with --runtime"
-    missing = await asyncio.to_thread(import_demo_image)
-    if missing is None:
-        return Containers(place.plane), ""
-    if wanted == "podman":
-        raise CommandError(f"the demo cannot run real containers: {missing}")
-    return None, f"containers are simulated: {missing}"
