@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from fleetplane.apiserver.admission.builtin import builtin_admission
 from fleetplane.apiserver.admission.chain import AdmissionChain
@@ -21,6 +22,7 @@ from fleetplane.apiserver.authorization.defaults import default_objects
 from fleetplane.apiserver.call import Call
 from fleetplane.apiserver.cleanup import DefinitionCleanup
 from fleetplane.apiserver.cluster_credentials import credentials_handler
+from fleetplane.apiserver.cluster_use import ClusterUse
 from fleetplane.apiserver.clusters import Clusters
 from fleetplane.apiserver.commits import commit_handler, served_commits
 from fleetplane.apiserver.conversion import Conversion
@@ -132,6 +134,8 @@ def assemble(
     follow("apiextensions.k8s.io", "customresourcedefinitions", cleanup.apply)
     logical = LogicalClusters(store, registry, clusters, security.drop_cluster)
     follow(LOGICAL_CLUSTERS.group, LOGICAL_CLUSTERS.plural, logical.apply)
+    use = ClusterUse(environment)
+    follow(LOGICAL_CLUSTERS.group, LOGICAL_CLUSTERS.plural, use.apply)
     security.follow(follow)
     builtin.follow(follow)
     policies.follow(follow)
@@ -189,6 +193,7 @@ def assemble(
         audit=audit,
         approve_request=security.approve_request,
         sign_request=security.sign_request,
+        note_use=use.note,
     )
     server = ApiServer(parts)
     commits = commit_handler(ObjectStorage(store), registry, server.writes, server.deletes, server.authorize_call)
@@ -196,6 +201,7 @@ def assemble(
     parts.background = [
         lambda: cleanup.run(server.writes, server.deletes, clusters.name_of),
         lambda: logical.run(server.writes),
+        lambda: use.run(partial(logical.change_status, server.writes)),
         *builtin.background,
         policies.type_checking.run,
         outgoing.run,

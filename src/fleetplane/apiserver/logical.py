@@ -67,6 +67,11 @@ _SCHEMA: Object = {
                     "enum": ["Own", "Host"],
                     "description": "Whose nodes run its pods: its own, or those of the root cluster, by an operator.",
                 },
+                "reportUseSeconds": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "description": "status.lastUsed is written when somebody uses it, at most once in so many seconds.",
+                },
             },
         },
         "status": {
@@ -74,6 +79,7 @@ _SCHEMA: Object = {
             "properties": {
                 "phase": {"type": "string", "enum": ["Pending", "Ready", "Terminating"]},
                 "path": {"type": "string", "description": "The path prefix under which the cluster answers."},
+                "lastUsed": {"type": "string", "description": "When somebody last used it, if that is reported."},
             },
         },
     },
@@ -208,6 +214,10 @@ class LogicalClusters:
             if failed:
                 await asyncio.sleep(_AGAIN_SECONDS)
                 self._changed.set()
+
+    async def change_status(self, writes: Writes, obj: Object, change: Callable[[Object], Object]) -> None:
+        """Raises ApiError 404 when the object has gone."""
+        await self._change(writes, obj, "status", change)
 
     async def _settle(self, writes: Writes, uid: str, obj: Object) -> None:
         if is_deleting(obj):

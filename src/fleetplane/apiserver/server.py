@@ -85,6 +85,10 @@ def _decide_nothing(_request: Object, _cluster: str) -> Object | None:
     return None
 
 
+def _note_nothing(_cluster: str | None, _user: UserInfo) -> None:
+    """Nobody wants to know who uses which cluster."""
+
+
 @dataclass(slots=True)
 class Parts:
     """What a server is made of.
@@ -116,6 +120,7 @@ class Parts:
     home: Callable[[Request], str] = _at_root
     approve_request: Callable[[Object, str], Object | None] = _decide_nothing
     sign_request: Callable[[Object, str], Object | None] = _decide_nothing
+    note_use: Callable[[str | None, UserInfo], None] = _note_nothing
 
 
 class ApiServer:
@@ -189,6 +194,7 @@ class ApiServer:
             if self._parts.audit is not None:
                 trail = self._parts.audit.received(request, attributes, impersonated_by=caller.impersonated_by)
             self._authorize(attributes, trail)
+            self._parts.note_use(cluster, caller.user)
             response = await self._answer(request, target, caller.user, cluster, trail)
         except errors.ApiError as error:
             response = error_response(error)
