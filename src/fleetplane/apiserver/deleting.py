@@ -156,7 +156,7 @@ class Deletes:
             return record, obj, isinstance(change, Delete)
         before = decode(record)
         left = await self._writes.commit_change(call.served, change)
-        self._writes.tell_released(Plan(change, obj, before))
+        self._writes.tell_released(Plan(change, obj, before), left.revision)
         obj["metadata"]["resourceVersion"] = str(left.revision)
         return left, obj, gone
 

@@ -65,8 +65,8 @@ PATCH_TYPES = (
 
 Make = Callable[[Object], Awaitable[Object]]
 """From the stored object (in the request's version, free to change) the object to be."""
-Released = Callable[[Key, Mapping[str, Any], Mapping[str, Any] | None], None]
-"""Told of every committed change and deletion: ``released(key, old, new or None)``. Must not wait or raise."""
+Released = Callable[[Key, Mapping[str, Any], Mapping[str, Any] | None, int], None]
+"""Told of every committed change and deletion: ``released(key, old, new or None, revision)``. Must not wait or raise."""
 
 
 @dataclass(slots=True)
@@ -367,7 +367,7 @@ class Writes:
                     raise claim_taken(served.type, target.name, error) from None
                 refused = error.claim
             else:
-                self.tell_released(plan)
+                self.tell_released(plan, written.revision)
                 return written, new
         raise errors.stale(served.type.plural, target.name, group=served.type.group)
 
@@ -466,10 +466,11 @@ class Writes:
     def claims_of(self, served: Served, obj: Object) -> tuple[Claim, ...]:
         return self._allocators.claims(served, obj)
 
-    def tell_released(self, plan: Plan) -> None:
-        """Tell whoever counts what a committed plan replaced or removed."""
+    def tell_released(self, plan: Plan, revision: int) -> None:
+        """Tell whoever counts what a plan replaced or removed, and in which revision it was committed."""
         if plan.old is not None:
-            self._released(plan.change.key, plan.old, None if isinstance(plan.change, Delete) else plan.obj)
+            gone = isinstance(plan.change, Delete)
+            self._released(plan.change.key, plan.old, None if gone else plan.obj, revision)
 
     async def commit_all(self, plans: Sequence[tuple[Served, Plan]]) -> list[Record]:
         """Commit all plans or none. Raises PreconditionFailed and ClaimTaken."""
@@ -483,7 +484,7 @@ class Writes:
             except ValueError as error:
                 raise unstorable(plans[0][0], plans[0][1].change, error) from None
         for (served, plan), record in zip(plans, records, strict=True):
-            self.tell_released(plan)
+            self.tell_released(plan, record.revision)
             await self._followed(served, record)
         return records
 
@@ -598,7 +599,7 @@ def unstorable(served: Served, change: Put | Delete, error: ValueError) -> error
     return errors.invalid(served.type.kind, change.key.name, [cause], group=served.type.group)
 
 
-def _nobody_asks(_key: Key, _old: Mapping[str, Any], _new: Mapping[str, Any] | None) -> None:
+def _nobody_asks(_key: Key, _old: Mapping[str, Any], _new: Mapping[str, Any] | None, _revision: int) -> None:
     """Nobody wants to know."""
 
 

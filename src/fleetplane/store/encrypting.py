@@ -83,6 +83,7 @@ class EncryptingStore:
         self._inner = inner
         self._sealer = sealer
         self._is_secret = is_secret
+        self.is_shared = bool(getattr(inner, "is_shared", False))
 
     async def commit(self, changes: Sequence[Change], *, durable: bool = True) -> list[Record]:
         try:

@@ -62,6 +62,9 @@ _SETTINGS: Final = {
 class PostgresStore:
     """A ``Store`` in a schema of a PostgreSQL database. Make one with ``open``."""
 
+    is_shared = True
+    """Other servers may write to it too."""
+
     def __init__(
         self,
         pool: Any,

@@ -2,17 +2,42 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fleetplane.model.objects import Object
-from fleetplane.testing.plane import TestServer
+from fleetplane.store.protocol import Change, Record, Store
+from fleetplane.store.sqlite import SqliteStore
+from fleetplane.testing.plane import TestServer, running_server
 
 PODS = "/api/v1/namespaces/default/pods"
 QUOTAS = "/api/v1/namespaces/default/resourcequotas"
 SERVICES = "/api/v1/namespaces/default/services"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 MERGE = {"content-type": "application/merge-patch+json"}
+
+
+class Held:
+    """A store whose commits of pods are told late: ``gate`` holds their answers, or with ``early`` what they write."""
+
+    def __init__(self, inner: Store, *, shared: bool = False) -> None:
+        self._inner = inner
+        self.is_shared = shared
+        self.early = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def commit(self, changes: Sequence[Change], *, durable: bool = True) -> list[Record]:
+        concerned = any(one.key.resource == "pods" for one in changes)
+        if concerned and self.early:
+            await self.gate.wait()
+        records = await self._inner.commit(changes, durable=durable)
+        if concerned:
+            await self.gate.wait()
+        return list(records)
 
 
 async def limit(api: TestServer, hard: Object, name: str = "q", **spec: Any) -> None:
@@ -227,3 +252,50 @@ async def test_a_quota_is_never_exceeded_and_never_loses_count(api: TestServer) 
     _, listed = await api.call("GET", CONFIG_MAPS)
     left = {"count/configmaps": str(len(listed["items"]))}
     assert await used(api, left) == left
+
+
+async def test_a_release_that_a_recount_has_seen_is_not_taken_off_again(pod: Callable[..., Object]) -> None:
+    store = Held(await SqliteStore.open(":memory:"))
+    async with running_server(store=store) as api:
+        await account(api)
+        await limit(api, {"pods": "5"})
+        for name in ("a", "b"):
+            assert (await api.call("POST", PODS, pod(name)))[0] == 201
+        store.gate.clear()
+        deleting = asyncio.ensure_future(api.call("DELETE", f"{PODS}/a", {"gracePeriodSeconds": 0}))
+        while (await api.call("GET", f"{PODS}/a"))[0] != 404:
+            await asyncio.sleep(0)
+
+        await api.call("PATCH", f"{QUOTAS}/q", {"spec": {"hard": {"pods": "6"}}}, headers=MERGE)
+        assert await used(api, {"pods": "1"}) == {"pods": "1"}
+        store.gate.set()
+        await deleting
+        await asyncio.sleep(0.1)
+
+        assert await used(api) == {"pods": "1"}
+
+
+async def test_a_recount_leaves_what_another_server_has_claimed(pod: Callable[..., Object]) -> None:
+    inner = await SqliteStore.open(":memory:")
+    store = Held(inner, shared=True)
+    async with running_server(store=store) as one, running_server(store=Held(inner, shared=True)) as other:
+        await account(one)
+        await limit(one, {"pods": "5"})
+        await used(one, {"pods": "0"})
+        store.gate.clear()
+        store.early = True
+        making = asyncio.ensure_future(one.call("POST", PODS, pod("a")))
+        assert await used(other, {"pods": "1"}) == {"pods": "1"}
+
+        await other.call("PATCH", f"{QUOTAS}/q", {"spec": {"hard": {"pods": "6"}}}, headers=MERGE)
+        await asyncio.sleep(0.3)  # both servers have counted by now
+
+        assert await used(other) == {"pods": "1"}
+        store.gate.set()
+        assert (await making)[0] == 201
+        assert await used(other) == {"pods": "1"}
+
+
+async def account(api: TestServer) -> None:
+    """There are no controllers here to make it."""
+    await api.call("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})

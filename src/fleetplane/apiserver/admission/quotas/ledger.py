@@ -7,8 +7,11 @@ before its request goes on, because the object's own commit comes later in the s
 
 Usage rises before an object is written (``claim``) and falls after it is gone (``released``). A crash in between leaves
 usage too high, never too low; a recount, which also counts claims still under way, puts it right: at the start, for a
-new or changed quota, and every few minutes where something happened. (Between servers that share a store a recount may
-miss the other's claims under way; the next one does not.)
+new or changed quota, and every few minutes where something happened. Where servers share a store, a recount cannot see
+what another has claimed and not written yet: it only raises usage until nobody else has changed the quota for longer
+than any request lives.
+
+What is counted is known by its revision: a release that the count has seen already is not taken off again.
 """
 
 from __future__ import annotations
@@ -58,6 +61,8 @@ Charges = dict[str, Amounts]
 
 _ATTEMPTS = 12
 _RECOUNT_SECONDS = 300.0
+_LONGEST_CLAIM_SECONDS = 90.0
+"""After so long a claim of another server is either an object or given back."""
 _AGAIN_SECONDS = 1.0
 
 
@@ -66,6 +71,7 @@ class _Waiting:
     wanted: Wanted
     dry_run: bool
     charges: Charges | None = None
+    claim: QuotaClaim | None = None
     error: Exception | None = None
 
     @property
@@ -81,6 +87,12 @@ class _Namespace:
     waiting: list[_Waiting] = field(default_factory=list)
     released: Charges = field(default_factory=dict)
     under_way: set[QuotaClaim] = field(default_factory=set)
+    counted: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By quota and resource: the revision up to which a count has seen everything."""
+    known: dict[str, int] = field(default_factory=dict)
+    """By quota: the revision in which we last saw or wrote it."""
+    foreign: dict[str, float] = field(default_factory=dict)
+    """By quota: when we last found that another server had changed it."""
     recount: bool = False
     touched: bool = False
 
@@ -107,6 +119,7 @@ class QuotaLedger:
         self._store = store
         self._environment = environment
         self._quotas = View()
+        self._is_shared = bool(getattr(store, "is_shared", False))
         self._namespaces: dict[Place, _Namespace] = {}
         self._work = asyncio.Event()
         self._to_do: set[Place] = set()
@@ -152,16 +165,12 @@ class QuotaLedger:
         except asyncio.CancelledError:
             if mine in here.waiting:
                 here.waiting.remove(mine)
-            elif mine.charges and not dry_run:
-                self._release(place, mine.charges)
+            elif mine.claim is not None:
+                self.settle(place, mine.claim, kept=False)
             raise
         if mine.error is not None:
             raise mine.error
-        if not mine.charges or dry_run:
-            return None
-        claim = QuotaClaim(self, place, mine.charges)
-        here.under_way.add(claim)
-        return claim
+        return mine.claim
 
     def _concerns(self, quota: Object, wanted: Wanted) -> bool:
         hard = (quota.get("spec") or {}).get("hard") or {}
@@ -179,9 +188,10 @@ class QuotaLedger:
 
     # -- usage falls ---------------------------------------------------------------------------------------------------
 
-    def released(self, key: Key, old: Mapping[str, Any], new: Mapping[str, Any] | None) -> None:
-        """Told of an object that was deleted (``new`` None) or changed, after the commit."""
+    def released(self, key: Key, old: Mapping[str, Any], new: Mapping[str, Any] | None, revision: int) -> None:
+        """Told of an object that was deleted (``new`` None) or changed, after the commit, which was ``revision``."""
         place = (key.cluster, key.namespace)
+        here = self._namespaces.get(place)
         now = self._environment.now()
         measure = measure_of(key.group, key.resource)
         charges: Charges = {}
@@ -189,12 +199,15 @@ class QuotaLedger:
             before = usage_under(quota, measure, old, now)
             if before:
                 less = increase(before, usage_under(quota, measure, new, now) if new is not None else {})
+                if here is not None:  # what a count has seen already is not taken off again
+                    counted = here.counted
+                    less = {one: less[one] for one in less if revision > counted.get((name(quota), one), 0)}
                 if less:
                     charges[name(quota)] = less
         if charges:
             self._release(place, charges)
-        elif new is None and place in self._namespaces:
-            self._namespaces[place].touched = True  # it may have counted until it was overdue
+        elif new is None and here is not None:
+            here.touched = True  # it may have counted until it was overdue
 
     def _release(self, place: Place, charges: Charges) -> None:
         here = self._of(place)
@@ -281,10 +294,14 @@ class QuotaLedger:
         self, place: Place, here: _Namespace, waiting: Sequence[_Waiting], released: Charges, *, recount: bool
     ) -> None:
         for _ in range(_ATTEMPTS):
-            records, balances, unknown = await self._read(place)
+            records, balances, unknown = await self._read(place, here)
+            before = {quota: dict(balance.used) for quota, balance in balances.items()} if recount else {}
+            new = {quota: frozenset(names) for quota, names in unknown.items()}
             if recount:
                 unknown = {quota: list(balance.hard) for quota, balance in balances.items()}
             await self._count(place, here, balances, unknown)
+            for quota, used in before.items():
+                self._keep_what_others_hold(here, balances[quota], used, new.get(quota, frozenset()))
             for quota, less in released.items():
                 if quota in balances:
                     counted = unknown.get(quota, ())
@@ -293,17 +310,33 @@ class QuotaLedger:
             changes = _changes(records, balances)
             try:
                 if changes:
-                    await self._store.commit(changes, durable=False)
+                    for written in await self._store.commit(changes, durable=False):
+                        here.known[written.key.name] = written.revision
             except PreconditionFailed:
                 continue
             for one, charges, error in decided:
                 one.charges, one.error = charges, error
+                if charges and not one.dry_run:  # known from now on, also to a recount that comes before it goes on
+                    one.claim = QuotaClaim(self, place, charges)
+                    here.under_way.add(one.claim)
             return
         raise errors.conflict(
             "resourcequotas", "", "too many writers changed the quotas of the namespace at once; please try again"
         )
 
-    async def _read(self, place: Place) -> tuple[dict[str, Record], dict[str, Balance], dict[str, list[str]]]:
+    def _keep_what_others_hold(self, here: _Namespace, balance: Balance, before: Amounts, new: frozenset[str]) -> None:
+        """After a recount: usage does not fall while another server may have claims under way."""
+        last = here.foreign.get(balance.name)
+        if last is None or self._environment.monotonic() - last > _LONGEST_CLAIM_SECONDS:
+            return
+        for one, amount in before.items():
+            if one not in new and balance.used[one] < amount:
+                balance.used[one] = amount
+                here.touched = True
+
+    async def _read(
+        self, place: Place, here: _Namespace
+    ) -> tuple[dict[str, Record], dict[str, Balance], dict[str, list[str]]]:
         """(records, balances, resources whose usage is not known), by the name of the quota."""
         records: dict[str, Record] = {}
         balances: dict[str, Balance] = {}
@@ -313,6 +346,9 @@ class QuotaLedger:
             if record is None:
                 continue
             records[name(quota)] = record
+            if self._is_shared and here.known.get(name(quota)) != record.revision:
+                here.foreign[name(quota)] = self._environment.monotonic()
+                here.known[name(quota)] = record.revision
             balances[name(quota)], missing = balance_of(decode(record))
             if missing:
                 unknown[name(quota)] = missing
@@ -333,8 +369,10 @@ class QuotaLedger:
             for quota in charges.keys() & unknown.keys():
                 add(balances[quota].used, {one: charges[quota][one] for one in charges[quota] if one in unknown[quota]})
         # What was released or stored meanwhile may be counted or not: too high is safe, and put right by the next recount.
+        seen = await self._store.revision()
         for quota, names in unknown.items():
             for one in names:
+                here.counted[quota, one] = seen
                 if here.released.get(quota, {}).pop(one, None) is not None:
                     here.touched = True
         here.touched = here.touched or bool(under_way)
