@@ -62,8 +62,8 @@ class Cluster:
     def within(self, namespace: str) -> Cluster:
         return replace(self, namespace=namespace)
 
-    def until(self, holds: Callable[[], Any], what: str = "") -> None:
-        deadline = time.monotonic() + PATIENCE
+    def until(self, holds: Callable[[], Any], what: str = "", seconds: float = PATIENCE) -> None:
+        deadline = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < deadline, f"{self.name}: it never came true: {what}"
             time.sleep(0.4)

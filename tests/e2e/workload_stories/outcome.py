@@ -26,6 +26,7 @@ QUIET_SECONDS = 1.0
 PATIENCE = 30.0
 _REVISION = "deployment.kubernetes.io/revision"
 _KEPT_LABELS_NOT = {"pod-template-hash", "controller-revision-hash", "controller-uid", "pod-template-generation"}
+_TIMED = re.compile(r"-\d{8,10}\b")
 _GENERATED = re.compile(r"-[bcdf-hj-np-tv-z2456789]{5,10}(-[bcdf-hj-np-tv-z2456789]{5})?\b")
 
 
@@ -81,8 +82,12 @@ def _own_name(obj: Object) -> str:
     owner = next(iter(meta.get("ownerReferences") or ()), None)
     if obj["kind"] == "ReplicaSet" and owner is not None:
         return f"{owner['name']}@{(meta.get('annotations') or {}).get(_REVISION)}"
+    if obj["kind"] == "Pod" and owner is not None and owner["kind"] == "Job" and _TIMED.search(owner["name"]):
+        return f"{_TIMED.sub('-<time>', owner['name'])}-*"
     if obj["kind"] == "Pod" and owner is not None and owner["kind"] == "StatefulSet":
         return str(meta["name"])
+    if owner is not None and owner["kind"] == "CronJob":
+        return f"{owner['name']}-<time>"  # 1.20 counts the seconds since 1970, later releases the minutes
     if (obj["kind"] in {"EndpointSlice", "Job"} and owner is not None) or meta.get("generateName"):
         return f"{_GENERATED.sub('', meta['name'])}-*"
     return _GENERATED.sub("-*", meta["name"]) if obj["kind"] == "ReplicaSet" else str(meta["name"])
@@ -97,7 +102,11 @@ def _shown(obj: Object, names: _Names) -> Object:
     owners = [(one["kind"], names.named(one["kind"], one["name"])) for one in meta.get("ownerReferences") or ()]
     shown: Object = {
         "owners": owners,
-        "labels": {key: value for key, value in (meta.get("labels") or {}).items() if key not in _KEPT_LABELS_NOT},
+        "labels": {
+            key: _TIMED.sub("-<time>", value)
+            for key, value in (meta.get("labels") or {}).items()
+            if key not in _KEPT_LABELS_NOT
+        },
         "finalizers": sorted(meta.get("finalizers") or ()),
         "deleting": "deletionTimestamp" in meta,
         "seen": (obj.get("status") or {}).get("observedGeneration") in {None, meta.get("generation")},
