@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from multidict import CIMultiDict
 from tests.operators.staging import define, running, told_on
 from tests.operators.vclusters.kubeadm import FakeNodes
 
@@ -96,14 +97,16 @@ class Stage:
         loaded: Object = kube_yaml.load(base64.b64decode(secret["data"]["value"]))
         return loaded
 
-    async def with_kubeconfig(self, config: Object, method: str, path: str, body: bytes = b"") -> Response:
+    async def with_kubeconfig(
+        self, config: Object, method: str, path: str, body: bytes = b"", *, headers: Mapping[str, str] | None = None
+    ) -> Response:
         """A request as its holder makes it: at the address the file names, with the certificate in it."""
         server = config["clusters"][0]["cluster"]["server"]
         prefix = "/" + server.split("/", 3)[3]
         pem = base64.b64decode(config["users"][0]["user"]["client-certificate-data"])
         der = x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
-        headers = {"content-type": "application/json"}
-        return await self.server.server.handle(Request(method, prefix + path, {}, {}, headers, body, der, "test", None))
+        sent = CIMultiDict({"content-type": "application/json", **(headers or {})})
+        return await self.server.server.handle(Request(method, prefix + path, {}, {}, sent, body, der, "test", None))
 
 
 @asynccontextmanager
@@ -115,7 +118,7 @@ async def stage(*, seed: int = 0, nodes: int = 2, settings: FleetSettings | None
         client = server.client()
         await define(client, OPERATOR)
         builtin = Manager(server.client(CONTROLLER_USER), environment=environment, cluster=None)
-        builtin.add(*controllers(builtin))
+        builtin.add(*controllers(builtin, certificates=server.server.certificates))
         fleet = SimulatedFleet(server.client(FLEET_USER), nodes, environment, settings)
         (manager,) = await prepare_operators(client, [operator], server.client, environment, Metrics())
         async with running(builtin.run(), fleet.run(), manager.run()):

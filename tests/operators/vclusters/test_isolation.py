@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 
 import orjson
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from tests.operators.vclusters.stage import Stage, staged
 
-from fleetplane.model.builtin.types import CONFIG_MAPS, SECRETS
+from fleetplane.model.builtin.types import CONFIG_MAPS, PODS, SECRETS
 from fleetplane.model.objects import Object
 from fleetplane.operators.vclusters.kinds import LOGICAL_CLUSTERS
 from fleetplane.store.sqlite import SqliteStore
@@ -203,3 +208,150 @@ def test_a_noisy_guest_expires_nobody_elses_watch() -> None:
             watching.cancel()
 
     run_virtually(story())
+
+
+@staged()
+async def test_a_guests_token_is_good_at_its_own_door_only(stage: Stage) -> None:
+    await two(stage)
+    path = "/api/v1/namespaces/default/serviceaccounts/default/token"
+
+    async def token() -> str:
+        _, made = await stage.server.call("POST", f"/clusters/one{path}", {"spec": {}})
+        return str((made.get("status") or {}).get("token") or "")
+
+    headers = {"authorization": f"Bearer {await stage.until(token)}"}
+
+    codes = {
+        cluster: (await stage.server.call("GET", f"/clusters/{cluster}/apis", user=None, headers=headers))[0]
+        for cluster in ("one", "two", "root", "*")
+    }
+
+    assert codes == {"one": 200, "two": 401, "root": 401, "*": 401}
+
+
+@staged()
+async def test_an_administrator_who_impersonates_anybody_is_still_a_guest(stage: Stage) -> None:
+    config, _ = await two(stage)
+    server = config["clusters"][0]["cluster"]["server"]
+    for user, group in (("system:apiserver", "system:masters"), ("kubernetes-admin", "system:masters")):
+        headers = {"impersonate-user": user, "impersonate-group": group}
+        for cluster, code in (("one", 200), ("two", 401), ("root", 401), ("*", 401)):
+            config["clusters"][0]["cluster"]["server"] = server.rpartition("/")[0] + f"/{cluster}"
+            answer = await stage.with_kubeconfig(config, "GET", "/api/v1/secrets", headers=headers)
+            assert answer.status == code, (user, cluster, answer.body)
+
+
+@staged()
+async def test_a_certificate_that_a_guest_approves_opens_nothing_else(stage: Stage) -> None:
+    config, _ = await two(stage)
+    key = ec.generate_private_key(ec.SECP256R1())
+    names = [
+        x509.NameAttribute(NameOID.COMMON_NAME, "root"),
+        x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"),
+    ]
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(names)).sign(key, hashes.SHA256())
+    pem = base64.b64encode(request.public_bytes(serialization.Encoding.PEM)).decode()
+    spec = {"request": pem, "signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"]}
+    path = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+    made = await stage.with_kubeconfig(
+        config, "POST", path, orjson.dumps({"metadata": {"name": "sneak"}, "spec": spec})
+    )
+    assert made.status == 201, made.body
+    approval = orjson.loads(made.body)
+    condition = {"type": "Approved", "status": "True", "reason": "Mine", "message": "m"}
+    approval["status"] = {"conditions": [condition]}
+    approved = await stage.with_kubeconfig(config, "PUT", f"{path}/sneak/approval", orjson.dumps(approval))
+    assert approved.status == 200, approved.body
+
+    async def signed() -> str:
+        found = orjson.loads((await stage.with_kubeconfig(config, "GET", f"{path}/sneak")).body)
+        return str((found.get("status") or {}).get("certificate") or "")
+
+    certificate = await stage.until(signed)
+    config["users"][0]["user"]["client-certificate-data"] = certificate
+    codes = {}
+    for cluster in ("one", "two", "root", "*"):
+        config["clusters"][0]["cluster"]["server"] = f"https://host/clusters/{cluster}"
+        codes[cluster] = (await stage.with_kubeconfig(config, "GET", "/api/v1/namespaces")).status
+    assert codes == {"one": 403, "two": 401, "root": 401, "*": 401}
+
+
+@staged()
+async def test_a_pod_cannot_name_a_secret_of_the_host_or_of_another_guest(stage: Stage) -> None:
+    await two(stage)
+    await stage.client.create(SECRETS, {"metadata": {"name": "of-host"}, "stringData": {"a": "b"}}, "default")
+    await stage.client.in_cluster("two").create(
+        SECRETS, {"metadata": {"name": "key"}, "stringData": {"a": "b"}}, "default"
+    )
+    await stage.until(lambda: account(stage, "two"))
+    await stage.client.in_cluster("two").create(PODS, pod_with("key"), "default")
+    await stage.until(lambda: stage.find(SECRETS, "key-x-default-x-two"))
+    await stage.until(lambda: account(stage, "one"))
+
+    for number, name in enumerate(("of-host", "key-x-default-x-two", "key")):
+        await stage.client.in_cluster("one").create(PODS, pod_with(name, f"thief-{number}"), "default")
+    await asyncio.sleep(20)
+
+    copies = [
+        one
+        for one in (await stage.client.list(PODS, "default")).items
+        if one["metadata"]["annotations"]["vk8s.sktelecom.com/guest"].startswith("one/")
+    ]
+    named = {
+        volume["secret"]["secretName"] for copy in copies for volume in copy["spec"]["volumes"] if "secret" in volume
+    }
+    existing = {one["metadata"]["name"] for one in (await stage.client.list(SECRETS, "default")).items}
+    assert len(copies) == 3
+    assert not named & existing
+
+
+def pod_with(secret: str, name: str = "web") -> Object:
+    return {
+        "metadata": {"name": name},
+        "spec": {
+            "containers": [{"name": "main", "image": "web:1"}],
+            "volumes": [{"name": "v", "secret": {"secretName": secret}}],
+        },
+    }
+
+
+async def account(stage: Stage, cluster: str) -> bool:
+    path = f"/clusters/{cluster}/api/v1/namespaces/default/serviceaccounts/default"
+    return (await stage.server.call("GET", path))[0] == 200
+
+
+@staged()
+async def test_a_guest_that_binds_a_pod_to_a_hosts_node_itself_runs_nothing_there(stage: Stage) -> None:
+    await two(stage)
+    await stage.until(lambda: account(stage, "one"))
+    bound = pod_with("none")
+    bound["spec"] |= {"nodeName": "sim-0", "hostNetwork": True, "volumes": []}
+    bound["spec"]["containers"][0]["securityContext"] = {"privileged": True}
+
+    await stage.client.in_cluster("one").create(PODS, bound, "default")
+    await asyncio.sleep(30)
+
+    found = await stage.find(PODS, "web", cluster="one")
+    assert (found.get("status") or {}).get("phase") != "Running"
+    assert (await stage.client.list(PODS, "default")).items == []
+
+
+@staged()
+async def test_a_watch_resumed_at_anothers_revision_tells_nothing_of_it(stage: Stage) -> None:
+    await two(stage)
+    start = (await stage.client.in_cluster("one").list(CONFIG_MAPS, "default")).resource_version
+    for number in range(20):
+        await stage.client.in_cluster("two").create(CONFIG_MAPS, {"metadata": {"name": f"secret-{number}"}}, "default")
+    seen: list[str] = []
+
+    async def watch() -> None:
+        async for event in stage.client.in_cluster("one").watch(CONFIG_MAPS, "default", resource_version=start):
+            seen.append(event.object["metadata"].get("name", ""))
+
+    watching = asyncio.ensure_future(watch())
+    await asyncio.sleep(1)
+    await stage.client.in_cluster("one").create(CONFIG_MAPS, {"metadata": {"name": "mine"}}, "default")
+    await asyncio.sleep(1)
+    watching.cancel()
+
+    assert [name for name in seen if name] == ["mine"]
