@@ -74,7 +74,11 @@ class Agent:
     def run(self) -> None:
         os.set_blocking(self._channel, False)
         while True:
-            self._turn()
+            try:
+                self._turn()
+            except Exception as error:  # the first program must not end: the kernel would, too
+                files.try_to_write("/dev/console", f"pod VM agent: {type(error).__name__}: {error}\n")
+                time.sleep(BACK_AGAIN)
 
     def _turn(self) -> None:
         poll = select.poll()
@@ -170,7 +174,7 @@ class Agent:
                 answer = method(head, blob)
             except Refused as error:
                 self._answer(id, {"error": str(error), "kind": error.kind})
-            except (OSError, ValueError, TypeError, KeyError) as error:
+            except Exception as error:
                 self._answer(id, {"error": str(error) or type(error).__name__, "kind": "refused"})
             else:
                 if answer is None:
@@ -395,10 +399,13 @@ class Agent:
         """A connection to a port of the pod's."""
         import socket  # noqa: PLC0415 - takes its time, and few ask
 
-        for address in ("127.0.0.1", "::1"):
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            made = socket.socket(family)
+            made.settimeout(5)
             try:
-                made = socket.create_connection((address, int(head["port"])), timeout=5)
+                made.connect((address, int(head["port"])))
             except OSError:
+                made.close()
                 continue
             made.setblocking(False)
             descriptor = made.detach()
