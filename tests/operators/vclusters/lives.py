@@ -396,7 +396,7 @@ class Life:
             NodeWanted(name, role, image, self._reservation(name)) for name, (role, image) in self.nodes.items()
         )
         return Wanted(
-            "one", nodes, self.kubeflow, self.generation, self.request, self.paused, self.network, self.deleting
+            "one", nodes, self.kubeflow, self.generation, self.request, self.paused, False, self.network, self.deleting
         )
 
     def observed(self) -> Observed:

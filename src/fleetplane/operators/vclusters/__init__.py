@@ -20,6 +20,7 @@ from fleetplane.operators.vclusters.objects import Claims, Events, Nodes, Servic
 from fleetplane.operators.vclusters.pods import Pods
 from fleetplane.operators.vclusters.reconcile import VirtualClusters
 from fleetplane.operators.vclusters.steps import Machines
+from fleetplane.operators.vclusters.tenants import Tenants
 
 
 def controllers(manager: Manager, machines: Machines | None = None) -> Iterable[Controller]:
@@ -31,6 +32,7 @@ def controllers(manager: Manager, machines: Machines | None = None) -> Iterable[
     copies = Copies(manager, guests)
     return [
         VirtualClusters(manager, guests, machines).controller(),
+        Tenants(manager).controller(),
         Pods(manager, guests, copies).controller(),
         *(one(manager, guests).controller() for one in (Services, Claims, Events, Nodes)),
     ]
@@ -49,6 +51,7 @@ OPERATOR: Final = Operator(
         },
         {"apiGroups": ["fleetplane.io"], "resources": ["logicalclusters/credentials"], "verbs": ["create"]},
         {"apiGroups": ["fleetplane.io"], "resources": ["commits"], "verbs": ["create"]},
+        {"apiGroups": ["vk8s.sktelecom.com"], "resources": ["vk8s"], "verbs": ["delete"]},
         {
             "apiGroups": ["network.otterscale.io"],
             "resources": ["ipclaims"],

@@ -24,16 +24,19 @@ from fleetplane.model.admission import (
     changed,
     refused,
 )
-from fleetplane.model.builtin.types import NAMESPACES
-from fleetplane.model.errors import FieldError
+from fleetplane.model.builtin.types import NAMESPACES, SERVICES
+from fleetplane.model.errors import FieldError, forbidden
 from fleetplane.model.objects import Object, finalizers, is_deleting, labels
 from fleetplane.model.quantity import Quantity
+from fleetplane.operators.vclusters import policy, ports
 from fleetplane.operators.vclusters.images import minor_of, skew_problem, upgrade_problem
 from fleetplane.operators.vclusters.kinds import (
     DEFAULT_POD_CIDR,
     DEFAULT_SERVICE_CIDR,
     FINALIZER,
+    GROUP,
     Vk8s,
+    Vk8sPolicy,
     mode_of,
 )
 
@@ -178,7 +181,7 @@ def _kubeflow_problems(spec: Mapping[str, Any], pods: bool, nodes: Sequence[Mapp
             yield FieldError.invalid(f"spec.nodes[{index}].image", node.get("image"), why)
 
 
-def warnings(spec: Mapping[str, Any], siblings: Sequence[Object] = ()) -> Iterator[str]:
+def warnings(spec: Mapping[str, Any]) -> Iterator[str]:
     """What is allowed, but somebody should know."""
     kubernetes = spec.get("kubernetes") or {}
     for key in ("podNetworkCidr", "serviceCidr"):
@@ -190,24 +193,6 @@ def warnings(spec: Mapping[str, Any], siblings: Sequence[Object] = ()) -> Iterat
             yield f"spec.kubernetes.{key}: {network} is public address space; hosts there cannot be reached from inside"
     if (spec.get("kubeflow") or {}).get("password"):
         yield "spec.kubeflow.password is readable by whoever reads the object; use passwordSecret"
-    yield from _port_conflicts(spec, siblings)
-
-
-def _port_conflicts(spec: Mapping[str, Any], siblings: Sequence[Object]) -> Iterator[str]:
-    mine = node_ports(spec)
-    for other in siblings:
-        both = mine & node_ports(other.get("spec") or {})
-        if both:
-            shown = ", ".join(map(str, sorted(both)))
-            yield f"NodePort {shown} is wanted by {other['metadata']['name']} too; whoever asks first gets it"
-
-
-def node_ports(spec: Mapping[str, Any]) -> set[int]:
-    """The NodePorts a cluster names."""
-    named = {port.get("nodePort") or 0 for port in spec.get("ports") or ()}
-    if spec.get("accessPodImage"):
-        named.add(spec.get("accessPodPort") or 0)
-    return named - {0}
 
 
 async def _check(request: AdmissionRequest, reader: Reader) -> Decision:
@@ -218,11 +203,33 @@ async def _check(request: AdmissionRequest, reader: Reader) -> Decision:
     found = [*problems(spec, request.name), *(_fixed(spec, old.get("spec") or {}) if old is not None else ())]
     if found:
         return refused(request, found)
-    siblings: list[Object] = []
-    if node_ports(spec):
-        found_here = await reader.list(Vk8s, request.namespace)
-        siblings = [one for one in found_here if one["metadata"]["name"] != request.name]
-    return allowed(*warnings(spec, siblings))
+    policies = await reader.list(Vk8sPolicy, request.namespace)
+    if policies and (why := await _against(request, reader, policies)):
+        return Decision(denial=forbidden(why, group=GROUP, resource=Vk8s.resource.plural, name=request.name))
+    return allowed(*warnings(spec), *await _taken_ports(request, reader))
+
+
+async def _against(request: AdmissionRequest, reader: Reader, policies: Sequence[Object]) -> str:
+    """What the tenant's policies have against it; empty where nothing."""
+    spec = (request.new or {}).get("spec") or {}
+    others = [one for one in await reader.list(Vk8s, request.namespace) if one["metadata"]["name"] != request.name]
+    old = (request.old.get("spec") or {}) if request.old is not None else None
+    over = list(policy.excess(policies, [one for one in others if not is_deleting(one)], spec, old))
+    told = [*policy.refusals(policies, spec), *(["exceeded quota: " + "; ".join(over)] if over else [])]
+    return "; ".join(told)
+
+
+async def _taken_ports(request: AdmissionRequest, reader: Reader) -> Sequence[str]:
+    """A warning about NodePorts that somebody has or wants already, while there is time to choose others."""
+    new = request.new or {}
+    if not ports.wanted_ports(new.get("spec") or {}):
+        return []
+    held = [
+        *ports.held_by_services(await reader.list(SERVICES, None)),
+        *ports.held_by_elders(new, await reader.list(Vk8s, None), is_new=request.old is None),
+    ]
+    found = ports.conflicts(new, held)
+    return [f"{ports.told(found, request.namespace)}; the cluster waits until it is free"] if found else []
 
 
 def _fixed(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[FieldError]:

@@ -87,7 +87,8 @@ class Guests:
         if owner is None:
             return True
         known = annotations_of(owner)
-        return is_deleting(owner) or STOPPED in known or known.get(NETWORK) == "false"
+        asleep = (owner.get("status") or {}).get("asleepSince")
+        return is_deleting(owner) or STOPPED in known or bool(asleep) or known.get(NETWORK) == "false"
 
     def on_node(self, cluster: str, node: str) -> list[Snapshot]:
         """A cluster's pods on a node."""

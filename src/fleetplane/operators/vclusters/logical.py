@@ -227,6 +227,8 @@ class LogicalMode:
         phase, message = "Running", "Running"
         if STOPPED in vcluster.annotations:
             phase, message = "Paused", f"{vcluster.name} is paused"
+        elif vcluster.status.asleep_since:
+            phase, message = "Paused", f"{vcluster.name} is asleep"
         elif is_network_closed(vcluster):
             phase, message = "Waiting Network Connection", "Connecting Network"
         expires = annotations_of(found).get(credentials.EXPIRES, "")

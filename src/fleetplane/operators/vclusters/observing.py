@@ -32,6 +32,7 @@ def wanted_of(vcluster: Vk8s, reservations: Mapping[str, str | None]) -> Wanted:
         generation=vcluster.generation,
         request=vcluster.annotations.get(RESTARTED_AT, "")[:256],
         paused=is_stopped(vcluster),
+        asleep=STOPPED not in vcluster.annotations,
         network=network is not None and network != "false",
         deleting=vcluster.is_deleting,
     )

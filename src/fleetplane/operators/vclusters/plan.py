@@ -106,6 +106,8 @@ class Wanted:
     request: str = ""
     """Changes when somebody asks for a restart, which is also asking to try anew what has failed."""
     paused: bool = False
+    asleep: bool = False
+    """Of those that are paused: because nobody uses it, not because somebody said so."""
     network: bool = True
     deleting: bool = False
 
@@ -231,7 +233,7 @@ def plan(wanted: Wanted, seen: Observed) -> Decision:
     if wanted.deleting:
         return Decision("Terminating", "")
     if wanted.paused:
-        return Decision("Paused", f"{wanted.name} is paused")
+        return Decision("Paused", f"{wanted.name} is {'asleep' if wanted.asleep else 'paused'}")
     pods = {node.name: seen.pods.get(node.name, PodSeen("Not Found")) for node in wanted.nodes}
     complete = all(is_done(step, wanted, seen) for chain in chains(wanted) for step in chain)
     ready, failed, left = _steps(wanted, seen, pods)

@@ -20,6 +20,7 @@ from fleetplane.operators.vclusters.guests import Guests, delete
 from fleetplane.operators.vclusters.kinds import FINALIZER, OWNER_UID, Vk8s, mode_of
 from fleetplane.operators.vclusters.logical import LogicalMode
 from fleetplane.operators.vclusters.podsmode import PodsMode
+from fleetplane.operators.vclusters.resting import ROOM_AGAIN, Resting
 from fleetplane.operators.vclusters.steps import Machines
 
 AGAIN = 0.5
@@ -31,6 +32,7 @@ class VirtualClusters:
         self._guests = guests
         self.logical = LogicalMode(manager)
         self.pods = PodsMode(manager, machines)
+        self.resting = Resting(manager, self.logical, self.pods)
 
     def controller(self) -> Controller:
         return controller_for(
@@ -47,6 +49,15 @@ class VirtualClusters:
         )
 
     async def reconcile(self, context: Context[Vk8s], vcluster: Vk8s) -> Result | None:
+        if not await self.resting.has_room(context, vcluster):
+            return Result(requeue_after=ROOM_AGAIN)
+        rest = await self.resting.rest(context, vcluster)
+        if rest.ended:
+            return None
+        vcluster = Vk8s.view(context.object)
+        return sooner(await self._reconcile(context, vcluster), rest.again)
+
+    async def _reconcile(self, context: Context[Vk8s], vcluster: Vk8s) -> Result | None:
         if mode_of(vcluster.spec) == "logical":
             return await self.logical.reconcile(context, vcluster)
         addresses, again = await addresses_for(context, vcluster)
@@ -54,6 +65,7 @@ class VirtualClusters:
         return sooner(result, again)
 
     async def cleanup(self, context: Context[Vk8s], vcluster: Vk8s) -> Result | None:
+        self.resting.forget(vcluster)
         await context.set_status({"phase": "Terminating", "message": ""})
         if mode_of(vcluster.spec) == "pods":
             gone = await self.pods.cleanup(context, vcluster)
