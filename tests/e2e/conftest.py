@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -30,9 +32,18 @@ class RunningPlane:
         return self.process.wait(30)
 
 
-def start_plane(data_dir: Path, *options: str, runtime: str = "simulated") -> RunningPlane:
+def start_plane(
+    data_dir: Path, *options: str, runtime: str = "simulated"
+) -> RunningPlane:
     """Start ``fleetplane up`` and wait for its ready line."""
-    command = [sys.executable, "-m", "fleetplane.interfaces.cli", "up", "--data-dir", str(data_dir)]
+    command = [
+        sys.executable,
+        "-m",
+        "fleetplane.interfaces.cli",
+        "up",
+        "--data-dir",
+        str(data_dir),
+    ]
     command += ["--port", "0", "--runtime", runtime, *options]
     log = (data_dir.parent / f"{data_dir.name}.log").open("a")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -54,7 +65,10 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlane]:
 
 def kubectls() -> list[str]:
     """Every kubectl on this machine, by its path; at least an empty marker so that the skip is shown."""
-    found = {os.path.realpath(path) for path in Path("/usr/lib/google-cloud-sdk/bin").glob("kubectl.1.*")}
+    found = {
+        os.path.realpath(path)
+        for path in Path("/usr/lib/google-cloud-sdk/bin").glob("kubectl.1.*")
+    }
     if not found:
         path = shutil.which("kubectl")
         found = {os.path.realpath(path)} if path else set()
@@ -62,6 +76,28 @@ def kubectls() -> list[str]:
     if debian.exists():
         found.add(str(debian))
     return sorted(found)
+
+
+def newest_kubectl() -> tuple[int, str]:
+    """Its minor version and its path; 0 where there is none."""
+    found = [(0, "")]
+    for path in kubectls():
+        told = subprocess.run(
+            [path, "version", "--client", "-o", "json"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+        found.append(
+            (
+                int(
+                    re.sub(r"\D", "", json.loads(told.stdout)["clientVersion"]["minor"])
+                ),
+                path,
+            )
+        )
+    return max(found)
 
 
 @dataclass(slots=True)
@@ -84,6 +120,9 @@ class Kubectl:
         return done.stdout + ("" if check else done.stderr)
 
 
-@pytest.fixture(params=kubectls() or [pytest.param("", marks=pytest.mark.skip(reason="there is no kubectl here"))])
+@pytest.fixture(
+    params=kubectls()
+    or [pytest.param("", marks=pytest.mark.skip(reason="there is no kubectl here"))]
+)
 def kubectl(request: pytest.FixtureRequest, plane: RunningPlane) -> Kubectl:
     return Kubectl(request.param, plane)

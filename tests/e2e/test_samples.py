@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from .conftest import Kubectl, RunningPlane, kubectls
+from .conftest import Kubectl, RunningPlane, newest_kubectl
 
 pytestmark = pytest.mark.e2e
 
 SAMPLES = Path(__file__).parents[2] / "config" / "samples"
 
 
-def newest_kubectl() -> tuple[int, str]:
-    """Its minor version and its path; 0 where there is none."""
-    found = [(0, "")]
-    for path in kubectls():
-        told = subprocess.run(
-            [path, "version", "--client", "-o", "json"], capture_output=True, text=True, timeout=30, check=True
-        )
-        found.append((int(re.sub(r"\D", "", json.loads(told.stdout)["clientVersion"]["minor"])), path))
-    return max(found)
-
-
 def test_every_sample_is_taken_works_and_goes(plane: RunningPlane) -> None:
     minor, path = newest_kubectl()
     if minor < 21:
-        pytest.skip("there is no kubectl, or only one before 1.21, whose kustomize takes no folders as resources")
+        pytest.skip(
+            "there is no kubectl, or only one before 1.21, whose kustomize takes no folders as resources"
+        )
     kubectl = Kubectl(path, plane)
 
     kubectl.run("apply", "-k", str(SAMPLES))
@@ -50,6 +38,9 @@ def test_every_sample_is_taken_works_and_goes(plane: RunningPlane) -> None:
 
     kubectl.run("delete", "-k", str(SAMPLES), "--timeout=45s")
     left = kubectl.run(
-        "get", "vehpod,vehdeployment,vehapplication,vk8s,peerpod,peerpodconfig,ippool,logicalcluster", "-o", "name"
+        "get",
+        "vehpod,vehdeployment,vehapplication,vk8s,peerpod,peerpodconfig,ippool,logicalcluster",
+        "-o",
+        "name",
     )
     assert left.split() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from fleetplane.interfaces.cli.kustomize import bases, write_bases
 from fleetplane.model import yaml
 from fleetplane.model.objects import Object
 
-CONFIG = Path(__file__).parents[2] / "config"
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "config"
 CLIENT = RestClient(HttpTransport(Access("https://127.0.0.1")))
 
 
@@ -86,3 +88,18 @@ def test_what_only_our_server_needs_is_no_webhook() -> None:
 
     assert "pods.vclusters.fleetplane.io" not in names
     assert {"check.vclusters.fleetplane.io", "pods.peerpods.fleetplane.io"} <= names
+
+
+def test_the_chart_has_what_the_operators_declare() -> None:
+    files = runpy.run_path(str(ROOT / "tools" / "write_chart.py"))["files"]()
+    folder = ROOT / "deploy" / "charts" / "fleetplane-operators" / "files"
+    kept = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.yaml")}
+
+    stale = sorted(path for path in {*files, *kept} if files.get(path) != kept.get(path))
+    assert stale == [], "run `make manifests` and commit deploy/charts/"
+
+
+def test_the_chart_offers_every_operator() -> None:
+    (values,) = documents(ROOT / "deploy" / "charts" / "fleetplane-operators" / "values.yaml")
+
+    assert values["operators"] == sorted(one.name for one in load_operators())

@@ -1,0 +1,1 @@
+"""Places where operators are installed as people install them: a Fleetplane server, and a real control plane."""
