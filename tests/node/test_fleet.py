@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fleetplane.client.protocol import Client
-from fleetplane.model.builtin.types import EVENTS, LEASES, NODES, PODS
+from fleetplane.model.builtin.types import CONFIG_MAPS, EVENTS, LEASES, NODES, PODS, SECRETS
 from fleetplane.model.objects import is_condition_true
 from fleetplane.node.fleet import FleetSettings, SimulatedFleet
 from fleetplane.testing import Simulation, simulated
@@ -290,6 +290,52 @@ async def test_a_deadline_fails_the_pod(simulation: Simulation) -> None:
     found = (await get(simulation))["status"]
     assert (found["phase"], found["reason"]) == ("Failed", "DeadlineExceeded")
     assert "terminated" in found["containerStatuses"][0]["state"]
+
+
+async def waits_with(simulation: Simulation, reason: str) -> str:
+    """The message of the pod's first warning of this reason."""
+
+    async def told() -> list[Object]:
+        found = (await simulation.client.list(EVENTS, "default")).items
+        return [one for one in found if one["reason"] == reason and one["type"] == "Warning"]
+
+    await simulation.until(told, timeout=60)
+    return str((await told())[0]["message"])
+
+
+@simulated()
+async def test_a_missing_config_map_holds_a_volume_back(simulation: Simulation) -> None:
+    simulation.process("fleet", fleet(simulation))
+    volumes = [{"name": "settings", "configMap": {"name": "settings"}}]
+    await create(simulation, pod(volumes=volumes))
+
+    message = await waits_with(simulation, "FailedMount")
+
+    assert message == 'MountVolume.SetUp failed for volume "settings" : configmap "settings" not found'
+    (state,) = (await get(simulation))["status"]["containerStatuses"]
+    assert state["state"]["waiting"]["reason"] == "ContainerCreating"
+    await simulation.client.create(CONFIG_MAPS, {"metadata": {"name": "settings"}}, "default")
+    await until_phase(simulation, "Running")
+
+
+@simulated()
+async def test_a_missing_key_of_a_secret_holds_a_container_back(simulation: Simulation) -> None:
+    simulation.process("fleet", fleet(simulation))
+    await simulation.client.create(SECRETS, {"metadata": {"name": "keys"}, "stringData": {"other": "x"}}, "default")
+    reference = {"secretKeyRef": {"name": "keys", "key": "mine"}}
+    optional = {"configMapKeyRef": {"name": "nowhere", "key": "a", "optional": True}}
+    env = [{"name": "A", "valueFrom": reference}, {"name": "B", "valueFrom": optional}]
+    await create(simulation, pod(containers=main(env=env)))
+
+    async def waiting() -> dict[str, Any]:
+        statuses = (await get(simulation))["status"].get("containerStatuses") or [{"state": {}}]
+        found: dict[str, Any] = statuses[0]["state"].get("waiting") or {}
+        return found if found.get("reason") == "CreateContainerConfigError" else {}
+
+    await simulation.until(waiting, timeout=60)
+    assert (await waiting())["message"] == "couldn't find key mine in Secret default/keys"
+    await simulation.client.patch(SECRETS, "keys", {"stringData": {"mine": "y"}}, "default")
+    await until_phase(simulation, "Running")
 
 
 @simulated(seeds=range(3))

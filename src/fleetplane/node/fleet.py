@@ -20,7 +20,6 @@ from fleetplane.model.builtin.types import LEASES, NODES, PODS
 from fleetplane.model.environment import Environment
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object
-from fleetplane.node.building import PlainBuilder
 from fleetplane.node.engine import PodEngine
 from fleetplane.node.fencing import SELF_FENCING, SelfFencing, seconds_of
 from fleetplane.node.pod import PodView
@@ -36,7 +35,9 @@ from fleetplane.node.registration import (
 )
 from fleetplane.node.reporter import StatusReporter
 from fleetplane.node.simulated import SimulatedRuntime
+from fleetplane.node.simulated_builder import SimulatedBuilder
 from fleetplane.node.simulated_rules import Behaviour, node_networks
+from fleetplane.node.sources import Sources
 from fleetplane.node.stats import ContainerUse, NodeUse
 from fleetplane.node.status import NodeFacts
 from fleetplane.node.streams import EngineStreams
@@ -95,7 +96,7 @@ class SimulatedFleet:
         self.engine = PodEngine(
             self.runtime,
             environment,
-            PlainBuilder(),
+            SimulatedBuilder(Sources(client, None), environment),
             SimulatedProber(),
             self._recorder,
             self._facts_of,

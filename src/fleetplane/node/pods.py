@@ -43,6 +43,8 @@ class PodFeed:
         self._keep_encoded = keep_encoded
         self._on_mirror = on_mirror
         self._gone: set[str] = set()
+        self._ended: set[str] = set()
+        """Pods whose end was reported: what the watch still brings of them is from before that."""
 
     def changed(self, change: Change) -> None:
         new = change.new
@@ -60,7 +62,7 @@ class PodFeed:
         spec = obj.get("spec") or {}
         if not self._is_ours(str(spec.get("nodeName") or "")):
             return
-        if worker is None and not self._worth_a_worker(obj):
+        if worker is None and (new.uid in self._ended or not self._worth_a_worker(obj)):
             return
         self._engine.set_pod(PodView(obj, new.key.cluster), encoded=new.encoded if self._keep_encoded else b"")
 
@@ -75,6 +77,7 @@ class PodFeed:
     def vanished(self, uid: str) -> None:
         """The pod is gone from the API: stop what runs of it."""
         self._reporter.forget(uid)
+        self._ended.discard(uid)
         worker = self._engine.workers.get(uid)
         if worker is None:
             return
@@ -88,6 +91,7 @@ class PodFeed:
             self._gone.discard(uid)
             self._reporter.forget(uid)
         else:
+            self._ended.add(uid)
             self._reporter.ended(worker)
 
 
