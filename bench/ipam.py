@@ -37,7 +37,7 @@ def alone() -> None:
     print(f"{'allocator alone':24} {'fill a /16':>12} {'take again':>12}   (addresses/s)")
     for allocation in ("Sequential", "Random", "Sticky"):
         ledger = Ledger(Pool.of(IPPoolSpec.view({"cidr": "10.0.0.0/16", "allocation": allocation})))
-        count = ledger.pool.capacity
+        count = ledger.pool.sizes()["IPv4"]
         started = time.perf_counter()
         for number in range(count):
             ledger.take(str(number), owner=f"cluster/{number}", seed=str(number))

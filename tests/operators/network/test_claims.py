@@ -214,6 +214,19 @@ async def test_a_pool_says_how_full_it_is(stage: Stage) -> None:
 
 
 @staged()
+async def test_of_two_families_the_smaller_one_limits(stage: Stage) -> None:
+    await stage.pool(ranges=["10.0.0.1-10.0.0.10", "fd00::/64"])
+    await stage.claim("both")
+    await stage.claim("one", families=["IPv6"])
+
+    async def counted() -> bool:
+        status = (await stage.find(IPPool, "pool", None)).get("status") or {}
+        return (status.get("capacity"), status.get("used"), status.get("free")) == (10, 2, 9)
+
+    await stage.until(counted)
+
+
+@staged()
 async def test_a_pool_serves_the_namespaces_it_names(stage: Stage) -> None:
     await stage.pool(cidr="10.0.0.0/24", namespaces={"matchLabels": {"tenant": "a"}})
     with pytest.raises(ApiError) as refused:

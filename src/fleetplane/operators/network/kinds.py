@@ -65,8 +65,12 @@ class IPPoolSpec(View):
 
 
 class IPPoolStatus(View):
-    capacity: int = field(default=0, column=Column("Capacity", type="integer"))
-    used: int = field(default=0, doc="Addresses with claims.", column=Column("Used", type="integer"))
+    capacity: int = field(
+        default=0,
+        doc="How many claims it can serve at a time: the addresses of its smaller family, at most 2147483647.",
+        column=Column("Capacity", type="integer"),
+    )
+    used: int = field(default=0, doc="Claims that have addresses.", column=Column("Used", type="integer"))
     free: int = field(default=0, column=Column("Free", type="integer"))
     reserved: int = 0
     allocated: int = 0

@@ -61,10 +61,12 @@ class Pool:
     def families(self) -> tuple[Family, ...]:
         return tuple(self.spaces)
 
-    @property
-    def capacity(self) -> int:
-        """Addresses that somebody may get."""
-        return sum(space.size for space in self.spaces.values()) + sum(bool(owner) for owner in self.kept.values())
+    def sizes(self) -> dict[Family, int]:
+        """How many addresses somebody may get."""
+        sizes = {family: space.size for family, space in self.spaces.items()}
+        for (family, _), owner in self.kept.items():
+            sizes[family] += bool(owner)
+        return sizes
 
 
 def _of(family: Family, intervals: Iterable[Interval]) -> list[Interval]:

@@ -34,11 +34,14 @@ from fleetplane.operators.network.plan import (
     owner_of,
     stage,
 )
+from fleetplane.operators.network.ranges import FAMILIES, Family
 
 NODE_PODS: Final = "vnode"
 """Label of pods whose addresses may be claimed: the nodes of virtual clusters."""
 TRIES: Final = 16
 COUNT_EVERY: Final = 1.0
+MAX_COUNT: Final = (1 << 31) - 1
+"""Larger numbers are told as this one: nobody counts a /64."""
 WAIT: Final = 10.0
 _BY_POOL: Final = "pool"
 _BY_ADDRESS: Final = "address"
@@ -243,15 +246,16 @@ class Pools:
         if left > 0:
             return Result(requeue_after=left)
         self._counted[context.request] = now
-        counts = self._count(context.request)
-        used, capacity = sum(counts.values()), Pool.of(pool.spec).capacity
+        counts, used = self._count(context.request)
+        sizes = Pool.of(pool.spec).sizes()
+        free = min((size - used[family] for family, size in sizes.items()), default=0)
         conflicts = overlaps(context.object, [one.object for one in self._pools.snapshots()])
         why = f"has addresses in common with {', '.join(conflicts)}" if conflicts else ""
         await context.set_status(
             {
-                "capacity": min(capacity, (1 << 63) - 1),
-                "used": used,
-                "free": min(max(0, capacity - used), (1 << 63) - 1),
+                "capacity": min(min(sizes.values(), default=0), MAX_COUNT),
+                "used": sum(counts.values()),
+                "free": min(max(0, free), MAX_COUNT),
                 "reserved": counts["Reserved"],
                 "allocated": counts["Allocated"],
                 "held": counts["Held"],
@@ -262,14 +266,18 @@ class Pools:
         )
         return None
 
-    def _count(self, request: Request) -> dict[str, int]:
-        """Addresses by phase. Asked of the index alone: decoding every claim each second would be felt."""
+    def _count(self, request: Request) -> tuple[dict[str, int], dict[Family, int]]:
+        """Claims by phase, and addresses by family. Asked of the index alone: decoding all each second would be felt."""
         counts = dict.fromkeys(("Reserved", "Allocated", "Held", "Quarantined"), 0)
+        used: dict[Family, int] = dict.fromkeys(FAMILIES, 0)
         for phase in counts:
-            for number in (1, 2):
-                value = f"{request.cluster}/{request.name}/{phase}/{number}"
-                counts[phase] += number * len(self._claims.snapshots_by_index(_BY_PHASE, value))
-        return counts
+            for families in (("IPv4",), ("IPv6",), FAMILIES):
+                value = f"{request.cluster}/{request.name}/{phase}/{'+'.join(families)}"
+                found = len(self._claims.snapshots_by_index(_BY_PHASE, value))
+                counts[phase] += found
+                for family in families:
+                    used[family] += found
+        return counts, used
 
 
 class _Live:
@@ -319,10 +327,11 @@ def _has_to_do(snapshot: Snapshot) -> bool:
 
 
 def _phase(snapshot: Snapshot) -> Iterable[str]:
-    """``cluster/pool/Pending``, or ``cluster/pool/phase/addresses``; what nobody has looked at yet counts as reserved."""
+    """``cluster/pool/Pending``, or ``cluster/pool/phase/families``; what nobody has looked at yet counts as reserved."""
     spec, status = snapshot.object.get("spec") or {}, snapshot.object.get("status") or {}
-    pool, count = f"{snapshot.key.cluster}/{spec.get('pool')}", len(spec.get("addresses") or ())
-    return [f"{pool}/{status.get('phase') or 'Reserved'}/{count}" if count else f"{pool}/Pending"]
+    pool, found = f"{snapshot.key.cluster}/{spec.get('pool')}", spec.get("addresses") or ()
+    families = "+".join(sorted({"IPv6" if ":" in one else "IPv4" for one in found}))
+    return [f"{pool}/{status.get('phase') or 'Reserved'}/{families}" if found else f"{pool}/Pending"]
 
 
 def _addresses(claim: Mapping[str, Any]) -> list[str]:
