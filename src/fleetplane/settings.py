@@ -6,6 +6,7 @@ A setting comes from, in order: the command line, the environment (``FLEETPLANE_
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -62,7 +63,7 @@ def load_settings(given: Mapping[str, Any], environment: Mapping[str, str], conf
 
 def _from_file(config: Path | None) -> dict[str, Any]:
     path = config or Path("fleetplane.toml")
-    if config is None and not path.is_file():
+    if config is None and not os.access(path, os.R_OK):
         return {}
     try:
         data = tomllib.loads(path.read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -116,3 +117,15 @@ def test_a_pod_finds_its_own_access(tmp_path: Path) -> None:
 def test_outside_a_pod_there_is_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="give a kubeconfig"):
         in_cluster({}, tmp_path)
+
+
+def test_a_file_that_cannot_be_read_or_parsed_is_told_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "bad").write_text("a: b\nnot: yaml: [")
+    with pytest.raises(ConfigError, match=r"bad is not YAML: .* \(line 2\)$"):
+        load([tmp_path / "bad"])
+
+    forbidden = tmp_path / "forbidden"
+    forbidden.touch()
+    with mock.patch.object(Path, "read_bytes", side_effect=PermissionError(13, "Permission denied")):
+        with pytest.raises(ConfigError, match="cannot read the kubeconfig .*forbidden: it belongs to another user"):
+            load([forbidden])

@@ -111,7 +111,15 @@ def load(paths: Sequence[Path] | None = None, *, environment: Mapping[str, str] 
         raise ConfigError(
             f"there is no kubeconfig at {', '.join(str(path) for path in found)}; name one with --kubeconfig or in KUBECONFIG"
         )
-    return merge([(parse(path.read_bytes(), str(path)), path.absolute().parent) for path in present])
+    return merge([(parse(_read(path), str(path)), path.absolute().parent) for path in present])
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        why = "it belongs to another user" if isinstance(error, PermissionError) else error.strerror
+        raise ConfigError(f"cannot read the kubeconfig {path}: {why}") from None
 
 
 def default_paths(environment: Mapping[str, str]) -> list[Path]:

@@ -78,21 +78,29 @@ def find(connection: Connection) -> Found:
         return Found(load().access(connection.context), "KUBECONFIG")
     data_dir = local_data_dir()
     local = data_dir / "admin.kubeconfig"
-    if local.is_file() and connection.context is None:
+    if _is_there(local) and connection.context is None:
         access = load([local]).access()
         if listens(access.server):
             return Found(access, str(local))
     at_home = Path("~/.kube/config").expanduser()
-    if at_home.is_file():
+    if _is_there(at_home):
         return Found(load([at_home]).access(connection.context), str(at_home))
     if os.environ.get("KUBERNETES_SERVICE_HOST"):
         return Found(in_cluster(), "this pod's ServiceAccount")
-    if local.is_file():
+    if _is_there(local):
         raise CommandError(
             f"the plane of {data_dir} is not running; start it with 'fleetplane up --data-dir {data_dir}', "
             "or name another server with --kubeconfig"
         )
     raise CommandError(_NOTHING_FOUND)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a file; one in a folder we may not look into is none of ours."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return False
 
 
 def local_data_dir() -> Path:

@@ -8,9 +8,21 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleetplane.interfaces.cli.demo_image import import_demo_image
 from fleetplane.node.podman.host import HostFacts, look_at_host
 from fleetplane.node.processes import CommandFailure, run_command
 from fleetplane.node.runtime import Label
+
+
+def why_not_real() -> str | None:
+    """Why the demo cannot run real containers here, None when it can. Makes their image known to Podman."""
+    missing = import_demo_image()
+    if missing is not None:
+        return missing
+    host = look_at_host()
+    if not host.root and host.cgroups != "v2":
+        return "without root, Podman freezes containers (the standby of the brake monitor) on cgroup v2 only"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

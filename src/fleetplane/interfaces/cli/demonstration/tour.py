@@ -14,9 +14,8 @@ from typing import Final
 import uvloop
 
 from fleetplane.client.kubeconfig import ConfigError
-from fleetplane.interfaces.cli.demo_image import import_demo_image
 from fleetplane.interfaces.cli.demonstration import crash, peerpods, vclusters, vehicles
-from fleetplane.interfaces.cli.demonstration.containers import Containers
+from fleetplane.interfaces.cli.demonstration.containers import Containers, why_not_real
 from fleetplane.interfaces.cli.demonstration.place import KEPT, Place
 from fleetplane.interfaces.cli.demonstration.screen import Screen
 from fleetplane.interfaces.cli.demonstration.stage import Stage
@@ -67,7 +66,7 @@ STEPS: Final = (
 def run_demo(runtime: str, keep: bool, data_dir: Path | None, output: str, steps: Sequence[Step] = STEPS) -> None:
     """Run the tour. Raises CommandError with the sentence that says which step failed."""
     configure_logging("error")
-    missing = None if runtime == "simulated" else import_demo_image()
+    missing = None if runtime == "simulated" else why_not_real()
     if missing is not None and runtime == "podman":
         raise CommandError(f"the demo cannot run real containers: {missing}")
     why = f"containers are simulated: {missing or 'as asked with --runtime'}"
