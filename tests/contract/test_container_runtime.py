@@ -449,7 +449,6 @@ async def test_what_runs_is_found_again_by_another_runtime(real: Bench) -> None:
     assert (found.id, found.ready, found.addresses) == (sandbox.id, True, sandbox.addresses)
     assert (state.id, state.phase) == (container_id, "running")
     assert state.started_at is not None
-    assert (await real.runtime.inspect_container(container_id)).started_at == state.started_at
 
 
 async def _opened_again(first: ContainerRuntime) -> ContainerRuntime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.node.made import NOW, at
 from fleetplane.model.environment import SystemEnvironment
 from fleetplane.node.check import as_text, check_cgroups, check_limits, check_node
 from fleetplane.node.podman.host import HostFacts, cgroup_layout, choose_oci_runtime
-from fleetplane.node.podman.service import to_toml
+from fleetplane.node.podman.service import PodmanService, to_toml
 from fleetplane.node.pull_secrets import credentials_for, registry_of
 from fleetplane.node.registration import NodeDescription, node_status, says_the_same
 from fleetplane.node.reporter import is_dull, status_patch
@@ -156,10 +157,23 @@ def facts(**more: object) -> HostFacts:
     return HostFacts(**{**usual, **more})  # type: ignore[arg-type]
 
 
+def test_the_services_configuration_keeps_what_the_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "containers").mkdir()
+    (tmp_path / "containers/containers.conf").write_text('[engine]\nevents_logger = "file"\n')
+
+    path = PodmanService(facts(root=False, may_raise_limits=False), tmp_path)._write_configuration()
+
+    made = tomllib.loads(path.read_text())
+    assert made["engine"] == {**made["engine"], "events_logger": "file", "exit_command_delay": 30}
+    assert made["containers"]["default_ulimits"] == ["nofile=1:1", "nproc=2:2"]
+
+
 def test_findings_say_what_to_do() -> None:
     assert check_cgroups(facts()).verdict == "works"
     assert check_cgroups(facts(cgroups="hybrid")).advice.startswith("Install runc")
     assert check_cgroups(facts(cgroups="v1", root=False)).verdict == "limited"
+    assert check_cgroups(facts(cgroups="hybrid", root=False, oci_runtime="runc")).verdict == "limited"
     assert "nofile 1, nproc 2" in check_limits(facts(may_raise_limits=False)).words
     assert not facts().needs_flags
     assert facts(may_raise_limits=False).needs_flags

@@ -121,16 +121,16 @@ def check_cgroups(host: HostFacts) -> Finding:
                 "This machine mixes cgroup versions, which crun refuses.",
                 "Install runc, or boot with systemd.unified_cgroup_hierarchy=1.",
             )
-        case "hybrid":
-            words = "This machine mixes cgroup versions; containers run with runc instead of crun."
-            return Finding("Resource limits", "works", words)
-    if not host.root and host.cgroups == "v1":
+    if host.why_no_limits:
         return Finding(
             "Resource limits",
             "limited",
             "Without root, cgroup v1 lets nobody set limits: CPU and memory limits are not enforced.",
             "Run as root, or switch the machine to cgroup v2.",
         )
+    if host.cgroups == "hybrid":
+        words = "This machine mixes cgroup versions; containers run with runc instead of crun."
+        return Finding("Resource limits", "works", words)
     return Finding("Resource limits", "works", f"CPU and memory limits are enforced through cgroup {host.cgroups}.")
 
 

@@ -7,6 +7,7 @@ measured again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -66,11 +67,16 @@ def over_limits(pod: PodView, disk_use: Mapping[str, int]) -> Failure | None:
     return None
 
 
+def is_measured(empty: Mapping[str, Any]) -> bool:
+    """On disk, or in memory where no file system of its own could be mounted."""
+    return not empty.get("medium") or os.geteuid() != 0
+
+
 def limited_volumes(pods: Sequence[PodView]) -> list[tuple[PodView, Mapping[str, Any]]]:
-    """The emptyDirs on disk that have a limit: those worth measuring."""
+    """The emptyDirs that have a limit nothing else enforces: those worth measuring."""
     return [
         (pod, volume)
         for pod in pods
         for volume in pod.spec.get("volumes") or []
-        if (volume.get("emptyDir") or {}).get("sizeLimit") and (volume["emptyDir"].get("medium") or "") == ""
+        if (volume.get("emptyDir") or {}).get("sizeLimit") and is_measured(volume["emptyDir"])
     ]

@@ -16,6 +16,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,8 +74,8 @@ _log = logging.getLogger(__name__)
 
 
 def find_socket(root: str = "") -> str:
-    """Where a CRI runtime of this machine listens; empty when there is none."""
-    return next((path for path in SOCKETS if Path(root + path).is_socket()), "")
+    """Where a CRI runtime of this machine listens; empty when there is none we may use."""
+    return next((path for path in SOCKETS if os.access(root + path, os.W_OK) and Path(root + path).is_socket()), "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ class HostFacts:
     root: bool
     may_raise_limits: bool
     rlimits: Mapping[str, int]
+    least_oom_score: int = -1000
+    """The lowest ``oom_score_adj`` processes may have: without root nobody may lower their own."""
 
     @property
     def needs_flags(self) -> bool:
@@ -67,6 +69,7 @@ def look_at_host() -> HostFacts:
         root=os.geteuid() == 0,
         may_raise_limits=_has_capability(CAP_SYS_RESOURCE),
         rlimits=_own_rlimits(),
+        least_oom_score=-1000 if os.geteuid() == 0 else _own_oom_score(),
     )
 
 
@@ -98,6 +101,13 @@ def _has_capability(number: int) -> bool:
     except (OSError, ValueError, IndexError):
         pass
     return False
+
+
+def _own_oom_score() -> int:
+    try:
+        return int(Path("/proc/self/oom_score_adj").read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def _own_rlimits() -> dict[str, int]:

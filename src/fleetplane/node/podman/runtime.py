@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fleetplane.model.environment import Environment
-from fleetplane.node.cgroups import read_usage, set_limits
+from fleetplane.node.cgroups import Usage, read_usage, set_limits
 from fleetplane.node.exits import ExitWatch
 from fleetplane.node.log_files import read_log
 from fleetplane.node.moments import EPOCH, moment
@@ -34,6 +34,7 @@ from fleetplane.node.podman.service import PodmanService, ServiceFailure
 from fleetplane.node.podman.session import PodmanSession
 from fleetplane.node.podman.spec import container_spec, pod_spec
 from fleetplane.node.podman.states import inspected_state, listed_state
+from fleetplane.node.process_usage import usage_of_processes
 from fleetplane.node.runtime import (
     ContainerSpec,
     ContainerState,
@@ -226,6 +227,7 @@ class PodmanRuntime:
             network=_network_mode(shared, attachment),
             rlimits={} if self._host.may_raise_limits else self._host.rlimits,
             instance={**self._instance, Label.NETWORK: shared.network},
+            least_oom_score=self._host.least_oom_score,
         )
         if handler := shared.handler or self._host.oci_runtime:
             body["oci_runtime"] = handler
@@ -508,7 +510,7 @@ class PodmanRuntime:
             if container_id not in self._cgroups:
                 with contextlib.suppress(NotThere):
                     await self._inspect(container_id)
-            usage = read_usage(self._cgroups.get(container_id, f"/libpod_parent/libpod-{container_id}"))
+            usage = self._usage(container_id, int(entry.get("Pid") or 0))
             found.append(
                 Stats(
                     container_id,
@@ -520,6 +522,11 @@ class PodmanRuntime:
                 )
             )
         return found
+
+    def _usage(self, container_id: str, pid: int) -> Usage:
+        if self._host.why_no_limits:
+            return usage_of_processes(pid)  # there is no cgroup, or it is that of everybody
+        return read_usage(self._cgroups.get(container_id, f"/libpod_parent/libpod-{container_id}"))
 
     async def events(self) -> AsyncIterator[RuntimeEvent]:
         async for container_id, uid in self._exits.ends():

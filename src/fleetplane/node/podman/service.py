@@ -20,6 +20,7 @@ import aiohttp
 from fleetplane.node.podman.host import HostFacts
 
 START_SECONDS = 15.0
+EXEC_KNOWN_SECONDS = 30
 SYSTEM_CONFIGURATIONS = (
     Path("/usr/share/containers/containers.conf"),
     Path("/etc/containers/containers.conf"),
@@ -75,10 +76,7 @@ class PodmanService:
         """The directory, and the process's environment."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         Path(self.socket).unlink(missing_ok=True)
-        environment = dict(os.environ)
-        if not self._host.may_raise_limits:
-            environment["CONTAINERS_CONF"] = str(self._write_configuration())
-        return environment
+        return {**os.environ, "CONTAINERS_CONF": str(self._write_configuration())}
 
     async def _wait_until_it_answers(self, log: Path) -> None:
         try:
@@ -101,9 +99,14 @@ class PodmanService:
         return ""
 
     def _write_configuration(self) -> Path:
-        """Podman's own configuration with default rlimits the host allows: the infra container has no others."""
+        """Podman's own configuration, with what API users need.
+
+        Default rlimits are what the host allows: the infra container has no others. The monitor of a command that was
+        run in a container stays for five minutes by default, to tell how it ended; with probes that run a command every
+        other second those would be hundreds.
+        """
         merged: dict[str, Any] = {}
-        for path in SYSTEM_CONFIGURATIONS:
+        for path in (*SYSTEM_CONFIGURATIONS, *([] if self._host.root else [own_configuration()])):
             try:
                 read = tomllib.loads(path.read_text())
             except (OSError, tomllib.TOMLDecodeError):
@@ -111,8 +114,10 @@ class PodmanService:
             for section, values in read.items():
                 if isinstance(values, dict):
                     merged.setdefault(section, {}).update(values)
-        limits = [f"{name}={value}:{value}" for name, value in self._host.rlimits.items()]
-        merged.setdefault("containers", {})["default_ulimits"] = limits
+        if not self._host.may_raise_limits:
+            limits = [f"{name}={value}:{value}" for name, value in self._host.rlimits.items()]
+            merged.setdefault("containers", {})["default_ulimits"] = limits
+        merged.setdefault("engine", {})["exit_command_delay"] = EXEC_KNOWN_SECONDS
         target = self.directory / "containers.conf"
         target.write_text(to_toml(merged))
         return target
@@ -135,6 +140,12 @@ class PodmanService:
         except (OSError, ValueError):
             return None
         return pid if f"unix://{self.directory / 'podman.sock'}".encode() in command else None
+
+
+def own_configuration() -> Path:
+    """Where a user's own configuration is."""
+    home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(home) / "containers" / "containers.conf"
 
 
 async def answers(socket: str) -> bool:

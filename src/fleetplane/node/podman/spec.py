@@ -30,6 +30,7 @@ def container_spec(
     network: Mapping[str, Any],
     rlimits: Mapping[str, int],
     instance: Mapping[str, str],
+    least_oom_score: int = -1000,
 ) -> Spec:
     """What to create. ``pod_id`` is empty outside a Podman pod; ``network`` is the namespace then used."""
     made: Spec = {
@@ -74,7 +75,7 @@ def container_spec(
     if spec.devices:
         made["devices"] = [{"path": _device(d.source, d.target, d.permissions)} for d in spec.devices]
     if spec.resources.oom_score_adj is not None:
-        made["oom_score_adj"] = spec.resources.oom_score_adj
+        made["oom_score_adj"] = max(spec.resources.oom_score_adj, least_oom_score)
     made.update(_security(spec.security))
     made.update(_namespaces(shared, pod_id, network))
     return made

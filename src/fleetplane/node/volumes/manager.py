@@ -17,7 +17,7 @@ from typing import Any, Final
 from fleetplane.model.environment import Environment
 from fleetplane.node.building import ConfigFailure
 from fleetplane.node.environment_variables import expand
-from fleetplane.node.files import remove_tree
+from fleetplane.node.eviction import is_measured
 from fleetplane.node.pod import ContainerView, PodView
 from fleetplane.node.resources import amount
 from fleetplane.node.runtime import Mount
@@ -26,6 +26,7 @@ from fleetplane.node.values import Facts
 from fleetplane.node.volumes.host_path import check_host_path
 from fleetplane.node.volumes.payload import DATA, Payload, write_payload
 from fleetplane.node.volumes.projected import Projection
+from fleetplane.node.volumes.rootless import in_shared_memory, remove_owned, shared_memory
 from fleetplane.node.volumes.subpath import bind_inside
 from fleetplane.node.volumes.system import mount_tmpfs, mounts_below, unmount
 
@@ -162,11 +163,11 @@ class VolumeManager:
         return bind_inside(source, part, place)
 
     def disk_use(self, pod: PodView) -> dict[str, int]:
-        """Bytes in each emptyDir of the pod that is on disk; blocks."""
+        """Bytes in each emptyDir of the pod that no mount limits; blocks."""
         return {
             str(volume["name"]): _tree_size(self.volume_path(pod, str(volume["name"])))
             for volume in pod.spec.get("volumes") or []
-            if volume.get("emptyDir") is not None and not volume["emptyDir"].get("medium")
+            if volume.get("emptyDir") is not None and is_measured(volume["emptyDir"])
         }
 
     async def release(self, pod: PodView) -> None:
@@ -209,7 +210,10 @@ def remove_pod_directory(directory: Path) -> None:
     if mounts_below(directory):
         _log.warning("%s is not removed: something is still mounted there", directory)
         return
-    remove_tree(directory)
+    for link in directory.glob("volumes/*"):
+        if link.is_symlink() and link.readlink().parent == shared_memory():
+            remove_owned(link.readlink())
+    remove_owned(directory)
 
 
 def fs_group(pod: PodView) -> int | None:
@@ -225,9 +229,12 @@ def _make_empty(path: Path, empty: Mapping[str, Any], group: int | None) -> None
     medium = str(empty.get("medium") or "")
     if medium not in {"", "Memory"}:
         raise ConfigFailure(f"emptyDir medium {medium!r} is not supported on this node")
+    if medium == "Memory" and os.geteuid() != 0:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path = in_shared_memory(path)
     fresh = not path.exists()
     path.mkdir(mode=0o777, parents=True, exist_ok=True)
-    if medium == "Memory" and not os.path.ismount(path):
+    if medium == "Memory" and os.geteuid() == 0 and not os.path.ismount(path):
         limit = amount(empty, "sizeLimit")
         mount_tmpfs(path, limit.value() if limit else 0)
         fresh = True
