@@ -126,6 +126,8 @@ def test_a_file_that_cannot_be_read_or_parsed_is_told_in_one_sentence(tmp_path: 
 
     forbidden = tmp_path / "forbidden"
     forbidden.touch()
-    with mock.patch.object(Path, "read_bytes", side_effect=PermissionError(13, "Permission denied")):
-        with pytest.raises(ConfigError, match="cannot read the kubeconfig .*forbidden: it belongs to another user"):
-            load([forbidden])
+    with (
+        mock.patch.object(Path, "read_bytes", side_effect=PermissionError(13, "Permission denied")),
+        pytest.raises(ConfigError, match=r"cannot read the kubeconfig .*forbidden: it belongs to another user"),
+    ):
+        load([forbidden])
