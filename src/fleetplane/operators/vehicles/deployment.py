@@ -26,6 +26,7 @@ from fleetplane.operators.vehicles.reconcile import (
     DEPENDENCIES_RESOLVED,
     READY,
     SOON,
+    YIELD_SECONDS,
     Platform,
     delete_pod,
     instance,
@@ -83,6 +84,8 @@ class VehDeployments:
         return Result(requeue_after=AGAIN)
 
     async def reconcile(self, context: Context[VehDeployment], app: VehDeployment) -> Result | None:
+        if self._platform.gives_way(context.request, app.spec.criticality):
+            return Result(requeue_after=YIELD_SECONDS)
         profile = self._platform.profile(context, app.spec.app_type)
         if profile is None:
             await refuse(

@@ -20,7 +20,7 @@ from fleetplane.model.builtin.types import LIMIT_RANGES, NAMESPACES, PODS, PRIOR
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, is_deleting, labels, metadata, uid
 from fleetplane.model.resources import ResourceRef
-from fleetplane.operators.vehicles import interference, plan
+from fleetplane.operators.vehicles import interference, limits, plan
 from fleetplane.operators.vehicles.kinds import AppType, DevRes, VehContainerConfig, VehDeployment, VehPod
 from fleetplane.operators.vehicles.limits import Profile, Violation, canonical, profile_of
 
@@ -42,6 +42,8 @@ _LIMITS: Final[Mapping[str, ResourceRef]] = {
     "ResourceQuota": RESOURCE_QUOTAS,
 }
 SOON: Final = 0.2
+YIELD_SECONDS: Final = 0.05
+MOST_YIELDS: Final = 20
 AGAIN: Final = 30.0
 
 
@@ -59,6 +61,8 @@ class Platform:
         self._classes = manager.informer(PRIORITY_CLASSES)
         self._pods = manager.informer(PODS)
         self._pods.add_index(ON_NODE, _node_of)
+        self._workloads = [manager.informer(VehPod), manager.informer(VehDeployment)]
+        self._yielded: dict[Request, int] = {}
 
     def dependencies(self, context: Context[Any], spec: Mapping[str, Any]) -> plan.Dependencies:
         cluster, namespace = context.request.cluster, context.request.namespace
@@ -97,6 +101,24 @@ class Platform:
                 }
                 await _create_if_absent(context, PRIORITY_CLASSES, made)
         return True
+
+    def gives_way(self, request: Request, level: str) -> bool:
+        """Whether a workload waits a moment because one of higher criticality has not been looked at yet.
+
+        Not for long: what cannot be looked at must not hold up everything below it.
+        """
+        rank = limits.rank(level)
+        before = any(
+            limits.rank(str((one.get("spec") or {}).get("criticality") or "")) > rank and _is_fresh(one)
+            for informer in self._workloads
+            for one in informer.list(cluster=request.cluster)
+        )
+        turns = self._yielded.get(request, 0)
+        if before and turns < MOST_YIELDS:
+            self._yielded[request] = turns + 1
+            return True
+        self._yielded.pop(request, None)
+        return False
 
     def freedom(self, context: Context[Any], pods: Iterable[Object]) -> Condition:
         """Whether anything of lower criticality could disturb these pods where they run (see ``interference``)."""
@@ -140,6 +162,12 @@ class Platform:
             Watch(PODS, owner),
             Watch(PODS, neighbours, _moved),
         ]
+
+
+def _is_fresh(workload: Mapping[str, Any]) -> bool:
+    """Whether nobody has looked at it since it was written."""
+    seen = int((workload.get("status") or {}).get("observedGeneration") or 0)
+    return seen < objects.generation(workload) and not is_deleting(workload)
 
 
 def _moved(change: Change) -> bool:
@@ -201,6 +229,8 @@ class VehPods:
         return Result(requeue_after=AGAIN)
 
     async def reconcile(self, context: Context[VehPod], app: VehPod) -> Result | None:
+        if self._platform.gives_way(context.request, app.spec.criticality):
+            return Result(requeue_after=YIELD_SECONDS)
         profile = self._platform.profile(context, app.spec.app_type)
         if profile is None:
             broken = Violation("app-type", "spec.appType", f"there is no AppType {canonical(app.spec.app_type)!r}")
