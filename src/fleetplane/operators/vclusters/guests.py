@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from fleetplane.client.index import by_label
 from fleetplane.client.informer import Informer
 from fleetplane.client.protocol import Client
 from fleetplane.client.snapshot import ObjectKey, Snapshot
@@ -28,6 +29,7 @@ ROOT: Final = "root"
 OF_HOST: Final = f"spec.schedulerName={HOST_SCHEDULER}"
 _BY_NODE: Final = "guest node"
 _BY_CLUSTER: Final = "guest cluster"
+_BY_OWNER: Final = "guest owner"
 
 
 class Guests:
@@ -135,10 +137,13 @@ async def delete(client: Client, resource: ResourceRef, obj: Object, grace: int 
 
 def woken_by_vcluster(informer: Informer, clusters: Informer) -> Callable[[Snapshot], Iterable[Request]]:
     """All objects of an informer that belong to a Vk8s: pausing and resuming concern every one of them."""
+    clusters.add_index(_BY_OWNER, by_label(OWNER_UID))
+    informer.add_index(_BY_CLUSTER, lambda snapshot: [snapshot.key.cluster])
 
     def wake(snapshot: Snapshot) -> Iterable[Request]:
-        mine = {one.key.name for one in clusters.snapshots() if one.labels.get(OWNER_UID) == snapshot.uid}
-        return [one.key for one in informer.snapshots() if one.key.cluster in mine] if mine else []
+        for cluster in clusters.snapshots_by_index(_BY_OWNER, snapshot.uid):
+            for found in informer.snapshots_by_index(_BY_CLUSTER, cluster.key.name):
+                yield found.key
 
     return wake
 
