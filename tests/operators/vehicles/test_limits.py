@@ -149,3 +149,19 @@ def test_a_class_has_one_name_however_it_is_spelled() -> None:
     spellings = ["thirdParty", "third-party", "3rd-party", "3rd-party-application", "ThirdParty"]
     assert {canonical(one) for one in spellings} == {"3rd-party"}
     assert canonical("system") == "system"
+
+
+@staged(nodes=1)
+async def test_what_a_node_gives_is_not_asked_for_behind_the_operators_back(stage: Stage) -> None:
+    """Devices and realtime by annotation of a pod of one's own would get around the permission matrix."""
+    developer = stage.server.client(DEVELOPER)
+    await stage.client.create(ROLE_BINDINGS, _edit("developer"), "default")
+    notes = {"node.fleetplane.io/devices": '{"main": [{"source": "/dev/kmsg", "target": "/dev/kmsg"}]}'}
+    with pytest.raises(ApiError, match="rule node-annotations"):
+        await developer.create(PODS, {"metadata": {"name": "sly", "annotations": notes}, "spec": pod_spec()}, "default")
+    await developer.create(PODS, {"metadata": {"name": "sly"}, "spec": pod_spec()}, "default")
+    reserved = {"metadata": {"annotations": {"node.fleetplane.io/reservation": "{}"}}}
+    with pytest.raises(ApiError, match="rule node-annotations"):
+        await developer.patch(PODS, "sly", reserved, "default")
+    await stage.client.patch(PODS, "sly", reserved, "default")
+    await developer.patch(PODS, "sly", {"metadata": {"annotations": {"mine": "2"}}}, "default")

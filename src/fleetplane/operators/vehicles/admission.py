@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from fleetplane.model import objects
 from fleetplane.model.admission import (
     ALLOWED,
     AdmissionPlugin,
@@ -39,7 +40,9 @@ from fleetplane.operators.vehicles.kinds import (
 )
 from fleetplane.operators.vehicles.limits import Profile, Violation, canonical, pod_violations, profile_of
 from fleetplane.operators.vehicles.plan import (
+    DEVICES,
     PREFIX,
+    RESERVATION,
     Dependencies,
     Refused,
     container_index,
@@ -170,6 +173,18 @@ async def _check_pod(request: AdmissionRequest, reader: Reader) -> Decision:
     return refusal(request, problems) if problems else ALLOWED
 
 
+async def _check_asking(request: AdmissionRequest, _reader: Reader) -> Decision:
+    """Devices and realtime are given by name through a VehPod; a pod that asks the node itself gets around the rules."""
+    if MASTERS_GROUP in request.user.groups and request.user.name not in OPERATORS:
+        return ALLOWED
+    old, new = objects.annotations(request.old or {}), objects.annotations(request.new or {})
+    changed = [key for key in (DEVICES, RESERVATION) if key in new and new[key] != old.get(key)]
+    if not changed or (request.user.name in OPERATORS and _is_ours(request.new or {})):
+        return ALLOWED
+    text = "is written by the vehicles operator and by administrators only"
+    return refusal(request, [Violation("node-annotations", f"metadata.annotations[{key}]", text) for key in changed])
+
+
 def _is_ours(pod: Object) -> bool:
     """Made by this operator itself: pods of other controllers always have an owner reference."""
     meta = pod.get("metadata") or {}
@@ -197,6 +212,13 @@ PLUGINS: Final = (
         "degradation.vehicles.fleetplane.io", "validate", [AdmissionRule([VehDegradation])], _check_degradation
     ),
     AdmissionPlugin("devices.vehicles.fleetplane.io", "validate", [AdmissionRule([DevRes])], _check_device),
+    AdmissionPlugin(
+        "node-annotations.vehicles.fleetplane.io",
+        "validate",
+        [AdmissionRule(["pods"])],
+        _check_asking,
+        elsewhere=Elsewhere(served=False),  # no other node reads them
+    ),
     AdmissionPlugin(
         "pods.vehicles.fleetplane.io",
         "validate",
