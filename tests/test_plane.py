@@ -24,6 +24,7 @@ from fleetplane.model.builtin.types import (
     PODS,
     SECRETS,
     SERVICE_ACCOUNTS,
+    SERVICES,
 )
 from fleetplane.model.objects import Object
 from fleetplane.plane import Plane
@@ -53,6 +54,16 @@ async def test_a_plane_is_ready_when_it_says_so(plane: Plane) -> None:
     assert [node["metadata"]["name"] for node in nodes] == ["sim-0"]
     assert account["metadata"]["name"] == "default"
     assert plane.kubeconfig.stat().st_mode & 0o777 == 0o600
+
+
+async def test_pods_can_trust_the_address_they_are_given(plane: Plane, tmp_path: Path) -> None:
+    """``KUBERNETES_SERVICE_HOST`` is an address, so the certificate names it."""
+    service = await plane.client().get(SERVICES, "kubernetes", "default")
+    serving = x509.load_pem_x509_certificate((tmp_path / "data" / "pki" / "serving.pem").read_bytes())
+    names = serving.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    addresses = {str(one) for one in names.get_values_for_type(x509.IPAddress)}
+
+    assert {service["spec"]["clusterIP"], "fd00:10:96::1"} <= addresses
 
 
 async def test_every_namespace_knows_whom_to_trust(plane: Plane) -> None:

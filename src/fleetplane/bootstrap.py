@@ -70,15 +70,19 @@ async def offer_storage(client: Client, root: str = "") -> None:
     await client.patch(types.NAMESPACES, "kube-system", decided)
 
 
+def service_addresses(settings: Settings) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """The first address of each network of Services: that of the Service ``kubernetes``, of every family."""
+    return [ipaddress.ip_network(one.strip())[1] for one in settings.service_cidrs.split(",")]
+
+
 async def _publish_kubernetes(client: Client, settings: Settings, port: int) -> None:
     """The ``default/kubernetes`` Service and its EndpointSlice, which lead to this server."""
-    networks = [ipaddress.ip_network(one.strip()) for one in settings.service_cidrs.split(",")]
     address = ipaddress.ip_address(settings.host) if _is_address(settings.host) else ipaddress.ip_address("127.0.0.1")
     labels = {"component": "apiserver", "provider": "kubernetes"}
     service: Object = {
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
         "spec": {
-            "clusterIP": str(networks[0][1]),
+            "clusterIP": str(service_addresses(settings)[0]),
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}],
             "sessionAffinity": "None",
             "type": "ClusterIP",

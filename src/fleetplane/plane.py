@@ -32,7 +32,7 @@ from fleetplane.apiserver.server import ApiServer
 from fleetplane.apiserver.streaming.protocol import PodStreams
 from fleetplane.apiserver.streaming.tunnel import NodeTunnels
 from fleetplane.apiserver.usage import NodeUsage
-from fleetplane.bootstrap import SYSTEM_NAMESPACES, bootstrap, offer_storage
+from fleetplane.bootstrap import SYSTEM_NAMESPACES, bootstrap, offer_storage, service_addresses
 from fleetplane.client.protocol import Capabilities, Client, Pairs
 from fleetplane.client.rest import RestClient
 from fleetplane.controller.leader import LeaderElection
@@ -202,9 +202,9 @@ class Plane:
         settings = self.settings
         store = await self._encrypted(await self._open_store())
         try:
-            pki = await asyncio.to_thread(
-                ensure_pki, settings.data_dir / "pki", self.environment, hosts=[settings.host]
-            )
+            # Pods reach the server by the address of the Service `kubernetes`, and check its certificate.
+            hosts = [settings.host, *map(str, service_addresses(settings))]
+            pki = await asyncio.to_thread(ensure_pki, settings.data_dir / "pki", self.environment, hosts=hosts)
         except (PkiError, OSError) as error:
             raise PlaneError(str(error)) from None
         try:
