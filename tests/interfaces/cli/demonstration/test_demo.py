@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,20 @@ STEPS = ["ready", "refused", "camera", "switchover", "crash", "vclusters", "depl
 def fleetplane(*words: str, cwd: Path, seconds: int = 200) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "fleetplane.interfaces.cli", *words]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False)
+
+
+def shell(script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """What a person pastes, line by line, with an editor that changes nothing."""
+    programs = cwd / "programs"
+    programs.mkdir(exist_ok=True)
+    launcher = programs / "fleetplane"
+    launcher.write_text(f'#!/bin/sh\nexec {sys.executable} -m fleetplane.interfaces.cli "$@"\n')
+    launcher.chmod(0o755)
+    own = {"PATH": f"{programs}:{os.environ['PATH']}", "EDITOR": "true"}
+    command = ["bash", "-e", "-c", script]
+    return subprocess.run(
+        command, cwd=cwd, env=os.environ | own, capture_output=True, text=True, timeout=200, check=False
+    )
 
 
 def by_step(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -43,14 +58,14 @@ def test_a_kept_demo_can_be_used_and_then_leaves_nothing(tmp_path: Path) -> None
 
     place = tmp_path / ".fleetplane-demo"
     again = fleetplane("demo", "--keep", cwd=tmp_path)
-    edited = fleetplane("apply", "-f", str(place / "camera.yaml"), "--kubeconfig", kept["kubeconfig"], cwd=tmp_path)
-    refused = fleetplane(
-        "apply", "-f", str(place / "camera-refused.yaml"), "--kubeconfig", kept["kubeconfig"], cwd=tmp_path
-    )
+    typed = {name: told[name]["command"] for name in ("camera", "switchover", "deployed", "peerpods", "vclusters")}
+    repeated = shell("\n".join([*kept["paste"], *typed.values()]), cwd=tmp_path)
+    refused = shell("\n".join([kept["paste"][0], told["refused"]["command"]]), cwd=tmp_path)
     stopped = fleetplane("demo", "--stop", cwd=tmp_path)
 
     assert (again.returncode, "fleetplane demo --stop" in again.stderr) == (1, True)
-    assert "unchanged" in edited.stdout
+    assert repeated.returncode == 0, repeated.stderr
+    assert "vehpod.crd.piccolo.org/camera unchanged" in repeated.stdout, "after the editor changed nothing"
     assert (refused.returncode, "rule no-privileged" in refused.stderr) == (1, True)
     assert stopped.returncode == 0, stopped.stderr
     assert not began(kept["pid"])

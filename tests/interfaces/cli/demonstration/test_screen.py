@@ -30,7 +30,7 @@ async def fails(stage: Stage, say: Say) -> Outcome:
     raise StepFailed("the camera stayed dark")
 
 
-WORKS = Step("one", "A first thing", "fleetplane get pods --kubeconfig {place}/k", works)
+WORKS = Step("one", "A first thing", "fleetplane get pods && fleetplane up {up}", works)
 FAILS = Step("two", "A second thing", "fleetplane get nodes", fails)
 OUTCOME = Outcome(0.0123, "it came true", "a process", "its device", "there is none here")
 
@@ -79,7 +79,8 @@ def test_lines_to_paste_are_never_wrapped() -> None:
     screen.finish(summary(kept=True))
 
     lines = shown.getvalue().splitlines()
-    assert any("export KUBECONFIG=" in line and line.endswith("here/plane/admin.kubeconfig") for line in lines)
+    assert "  cd here && export KUBECONFIG=$PWD/plane/admin.kubeconfig" in lines
+    assert any(line.endswith("fleetplane apply -f camera.yaml    # now edit this file") for line in lines)
 
 
 def test_a_program_gets_one_object() -> None:
@@ -87,7 +88,7 @@ def test_a_program_gets_one_object() -> None:
 
     assert told["ok"] is True
     assert told["steps"][0]["simulated"] == "its device"
-    assert told["steps"][0]["command"] == "fleetplane get pods --kubeconfig .fleetplane-demo/k"
+    assert told["steps"][0]["command"] == "fleetplane get pods && fleetplane up --data-dir plane"
 
 
 def test_a_failed_step_ends_the_demo_and_is_named(

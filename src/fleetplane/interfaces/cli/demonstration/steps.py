@@ -31,7 +31,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """``again`` is the command that repeats it; ``{place}`` in it stands for the demo's folder."""
+    """``again`` is the command that repeats it in the demo's folder, with names of ``facts`` in braces."""
 
     key: str
     title: str

@@ -41,28 +41,31 @@ class Summary:
         return self.place.root if self.kept else KEPT
 
     def again(self, done: Done) -> str:
-        """The command that repeats a step in a demo that is kept."""
-        up = f"--data-dir {self.root}/plane" + (f" --port {self.port}" if self.kept else "")
-        known = {"place": self.root, "pid": self.pid if self.kept else "PID", "up": up, **done.outcome.facts}
-        return re.sub(rf"(?<![\w/.-]){_NAME}(?= )", program(), done.step.again.format(**known))
+        """The command that repeats a step, in the folder of a demo that is kept."""
+        up = "--data-dir plane" + (f" --port {self.port}" if self.kept else "")
+        known = {"pid": self.pid if self.kept else "PID", "up": up, **done.outcome.facts}
+        return self._called(done.step.again.format(**known))
 
     def paste(self) -> list[str]:
         """The kubeconfig, a ``get``, and a file to edit."""
-        camera = self.root / "camera.yaml"
+        folder = shlex.quote(str(self.root))
         return [
-            f"export KUBECONFIG={shlex.quote(str((self.root / 'plane' / 'admin.kubeconfig').absolute()))}",
-            f"{program()} get vehpods,vehdeployments,peerpodconfigs,nodes",
-            f"${{EDITOR:-vi}} {camera} && {program()} apply -f {camera}    # now edit this file",
+            f"cd {folder} && export KUBECONFIG=$PWD/plane/admin.kubeconfig",
+            self._called("fleetplane get vehpods,vehdeployments,peerpodconfigs,nodes"),
+            self._called("${EDITOR:-vi} camera.yaml && fleetplane apply -f camera.yaml    # now edit this file"),
         ]
 
+    def _called(self, command: str) -> str:
+        return re.sub(rf"(?<![\w/.-]){_NAME}(?= )", lambda _: program(self.root), command)
 
-def program() -> str:
-    """How this program is called here: by its name where the shell finds it, else by its path."""
+
+def program(folder: Path = Path()) -> str:
+    """How this program is called in a folder: by its name where the shell finds it, else by its path."""
     called = Path(sys.argv[0])
     found = shutil.which(_NAME)
     if called.name != _NAME or (found is not None and os.path.realpath(found) == os.path.realpath(called)):
         return _NAME
-    return shlex.quote(min(os.path.relpath(called), str(called), key=len))
+    return shlex.quote(min(os.path.relpath(called, folder), str(called.absolute()), key=len))
 
 
 def as_json(summary: Summary) -> str:
@@ -85,7 +88,7 @@ def as_json(summary: Summary) -> str:
         shown["error"] = summary.failure
     elif summary.kept:
         shown |= {"kubeconfig": str(summary.place.kubeconfig.absolute()), "pid": summary.pid}
-        shown["folder"] = str(summary.place.root.absolute())
+    shown["folder"] = str(summary.root.absolute())
     shown["paste"] = summary.paste()
     return json.dumps(shown, indent=2)
 
@@ -100,7 +103,7 @@ def as_table(summary: Summary, terminal: bool) -> RenderableType:
     table.add_column("simulated", overflow="fold")
     repeat = Table(box=style, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
     repeat.add_column("took", justify="right", no_wrap=True)
-    repeat.add_column("how to do it again", overflow="fold")
+    repeat.add_column(f"how to do it again, in {summary.root}", overflow="fold")
     for one in summary.done:
         simulated = Text(one.outcome.simulated or "nothing", style="yellow" if one.outcome.simulated else "dim")
         if one.outcome.why:

@@ -37,16 +37,16 @@ async def _ready(stage: Stage, say: Say) -> Outcome:
 
 def _anew(file: str, options: str = "", wait: str = " --wait") -> str:
     """The command that takes away what a file says and makes it once more."""
-    return f"fleetplane{options} delete -f {{place}}/{file} && fleetplane{options} apply -f {{place}}/{file}{wait}"
+    return f"fleetplane{options} delete -f {file} && fleetplane{options} apply -f {file}{wait}"
 
 
 _CHOSEN = f" --cluster {vclusters.CHOSEN}"
 STEPS: Final = (
-    Step("ready", "A plane starts", "fleetplane up --port 0 --data-dir {place}/another", _ready),
+    Step("ready", "A plane starts", "fleetplane up --port 0 --data-dir another", _ready),
     Step(
         "refused",
         "The camera as a privileged container",
-        "fleetplane apply -f {place}/camera-refused.yaml",
+        "fleetplane apply -f camera-refused.yaml",
         vehicles.refused,
     ),
     Step("camera", "The camera, mended", _anew("camera.yaml"), vehicles.runs),
