@@ -118,7 +118,8 @@ async def stage(*, seed: int = 0, nodes: int = 2, settings: FleetSettings | None
         client = server.client()
         await define(client, OPERATOR)
         builtin = Manager(server.client(CONTROLLER_USER), environment=environment, cluster=None)
-        builtin.add(*controllers(builtin, certificates=server.server.certificates))
+        authority = server.pki.authority_pem.decode()
+        builtin.add(*controllers(builtin, root_certificate=authority, certificates=server.server.certificates))
         fleet = SimulatedFleet(server.client(FLEET_USER), nodes, environment, settings)
         (manager,) = await prepare_operators(client, [operator], server.client, environment, Metrics())
         async with running(builtin.run(), fleet.run(), manager.run()):

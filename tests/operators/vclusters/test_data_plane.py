@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 
 import pytest
@@ -152,6 +153,19 @@ async def test_config_maps_and_secrets_that_a_pod_names_go_down_and_go_again(sta
     await stage.client.in_cluster("one").delete(PODS, "web", "default")
     await stage.gone(CONFIG_MAPS, "settings-x-default-x-one")
     await stage.gone(SECRETS, "key-x-default-x-one")
+
+
+@staged()
+async def test_a_pod_waits_for_a_config_map_that_its_guest_makes_later(stage: Stage) -> None:
+    await cluster(stage)
+    await create(stage, PODS, pod(container={"envFrom": [{"configMapRef": {"name": "later"}}]}))
+    await asyncio.sleep(10)
+    assert (await stage.find(PODS, "web", cluster="one"))["status"]["phase"] == "Pending"
+
+    await create(stage, CONFIG_MAPS, {"metadata": {"name": "later"}, "data": {"a": "1"}})
+
+    async with asyncio.timeout(10):
+        await running(stage)
 
 
 @staged()
@@ -354,8 +368,6 @@ async def no_nodes(stage: Stage) -> bool:
 
 @staged()
 async def test_a_virtual_node_stays_ready_for_as_long_as_the_hosts_node_is(stage: Stage) -> None:
-    import asyncio
-
     await cluster(stage)
     await create(stage, PODS, pod())
     await running(stage)

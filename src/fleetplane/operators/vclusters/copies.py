@@ -29,6 +29,8 @@ from fleetplane.operators.vclusters.translate import Guest, Translation, marks, 
 RENEW_AT: Final = f"{GROUP}/renew-at"
 REFRESH_SECONDS: Final = 60.0
 """How often what pods read is compared with what they were given: a kubelet's own period."""
+RETRY_SECONDS: Final = 2.0
+"""How often a pod that cannot start looks for what it names and the guest has not made yet."""
 _TYPES: Final = frozenset(
     {
         "kubernetes.io/dockerconfigjson",
@@ -68,14 +70,21 @@ class Copies:
                 if error.reason != "AlreadyExists":
                     raise
 
-    def refresh_after(self, pod: Object, guest: Guest, needs: Translation) -> float | None:
-        """Seconds until ``missing`` should be asked again for a running pod."""
+    def refresh_after(self, pod: Object, guest: Guest, needs: Translation, *, waits: bool = False) -> float | None:
+        """Seconds until ``missing`` should be asked again for a pod; sooner where it still ``waits`` for what is not there."""
         left = [REFRESH_SECONDS] if needs.config_maps or needs.secrets else []
+        if waits and left and self._lacks(guest, metadata(pod)["namespace"], needs):
+            left.append(RETRY_SECONDS)
         if needs.tokens:
             found = self._cached(SECRETS, guest, token_secret(guest, pod))
             due = annotations_of(found or {}).get(RENEW_AT)
             left.append((parse_timestamp(due) - self._environment.now()).total_seconds() if due else 1.0)
         return max(1.0, min(left)) if left else None
+
+    def _lacks(self, guest: Guest, namespace: str, needs: Translation) -> bool:
+        """Whether something a pod names has no copy, because the guest has not made it yet."""
+        named = [(CONFIG_MAPS, name) for name in needs.config_maps] + [(SECRETS, name) for name in needs.secrets]
+        return any(self._cached(resource, guest, guest.host_name(name, namespace)) is None for resource, name in named)
 
     async def sweep(self, guest: Guest, pod_uid: str, spec: Mapping[str, Any]) -> None:
         """After a pod has gone: what its spec on the host named and no other pod of the cluster names."""

@@ -161,10 +161,11 @@ class Pods:
             needs = translate(pod, guest)
         except NotAllowed:
             return None
-        left = self._copies.refresh_after(pod, guest, needs)
+        waits = (copy.get("status") or {}).get("phase") in {None, "Pending"}
+        left = self._copies.refresh_after(pod, guest, needs, waits=waits)
         if left is not None and left <= 1.0:
             await self._copies.create(await self._copies.missing(pod, guest, needs))
-            left = self._copies.refresh_after(pod, guest, needs)
+            left = self._copies.refresh_after(pod, guest, needs, waits=waits)
         elif needs.config_maps or needs.secrets:
             await self._copies.create(await self._copies.missing(pod, guest, needs))
         return Result(requeue_after=left) if left is not None else None
