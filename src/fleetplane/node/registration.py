@@ -18,6 +18,8 @@ from fleetplane.model.objects import Object
 LEASE_NAMESPACE: Final = "kube-node-lease"
 LEASE_SECONDS: Final = 40
 HOSTNAME: Final = "kubernetes.io/hostname"
+FREEZES: Final = "node.fleetplane.io/freezes"
+"""Label of every node of ours: it honours ``node.fleetplane.io/paused``. What must be frozen goes nowhere else."""
 OWN_CAPACITY: Final = ("cpu", "memory", "ephemeral-storage", "pods")
 VERSION: Final = "v1.37.0+fleetplane"
 
@@ -62,6 +64,7 @@ def node_labels(name: str) -> dict[str, str]:
         "kubernetes.io/arch": architecture(),
         "beta.kubernetes.io/os": "linux",
         "beta.kubernetes.io/arch": architecture(),
+        FREEZES: "true",
     }
 
 

@@ -458,6 +458,7 @@ def pod_of(app: VehDeployment, planned: Planned, known: plan.Dependencies, profi
         "spec": injected,
     }
     if redundancy.policy_of(app.spec.deployment_policy) == PASSIVE:
+        made["spec"] = injected = redundancy.where_it_freezes(injected)
         made["metadata"]["annotations"][redundancy.GROUP] = app.uid
     made["metadata"]["annotations"][plan.DEPENDENCY_HASH] = plan.digest(_without_affinity(injected))
     return made

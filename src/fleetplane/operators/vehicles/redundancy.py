@@ -52,6 +52,8 @@ GROUP: Final = "node.fleetplane.io/group"
 """Annotation for the node: of the pods of one group at most one may be active."""
 SUCCESSOR: Final = "node.fleetplane.io/successor"
 PROMOTED: Final = "node.fleetplane.io/Promoted"
+FREEZES: Final = "node.fleetplane.io/freezes"
+"""Label of nodes that honour the annotation ``paused``."""
 OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
 WATCHER: Final = "watcher"
 _MILLISECONDS: Final = re.compile(r"\b(\d{1,9}) ms\b")
@@ -304,6 +306,11 @@ def is_fenced(node: Mapping[str, Any] | None, now: datetime) -> bool:
 def _ready(node: Mapping[str, Any]) -> Mapping[str, Any] | None:
     conditions: Sequence[Mapping[str, Any]] = (node.get("status") or {}).get("conditions") or ()
     return next((one for one in conditions if one.get("type") == "Ready"), None)
+
+
+def where_it_freezes(spec: Object) -> Object:
+    """The pod spec, only for nodes that freeze pods: elsewhere a standby would be a second active."""
+    return {**spec, "nodeSelector": {**(spec.get("nodeSelector") or {}), FREEZES: "true"}}
 
 
 def spread(spec: Object, labels: Mapping[str, str], placement: str, *, must: bool) -> Object:
