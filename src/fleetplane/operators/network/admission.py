@@ -19,6 +19,7 @@ from fleetplane.model.admission import (
     AdmissionRequest,
     AdmissionRule,
     Decision,
+    Elsewhere,
     Reader,
     allowed,
     changed,
