@@ -260,7 +260,12 @@ def plugins() -> tuple[AdmissionPlugin, ...]:
     """Made for each server: the filling plug-in remembers what it has given out."""
     return (
         AdmissionPlugin(
-            "fill.ipclaims.fleetplane.io", "mutate", [AdmissionRule([IPClaim], ["CREATE"])], Filling().fill
+            "fill.ipclaims.fleetplane.io",
+            "mutate",
+            [AdmissionRule([IPClaim], ["CREATE"])],
+            Filling().fill,
+            timeout=0,
+            elsewhere=Elsewhere(served=False),  # only where the store keeps addresses apart; else one controller does
         ),
         AdmissionPlugin("check.ippools.fleetplane.io", "validate", [AdmissionRule([IPPool])], _check_pool),
         AdmissionPlugin(
