@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from tests.operators.network.stage import Stage, staged
+from tests.operators.staging import define
 
 from fleetplane.model.builtin.types import NAMESPACES, PODS
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object
+from fleetplane.operators.network import network
 from fleetplane.operators.network.kinds import IPClaim, IPPool
+from fleetplane.store.sqlite import SqliteStore
+from fleetplane.testing import SimulatedEnvironment, run_virtually, running_server
 
 WRITERS = 32
 
@@ -273,3 +278,23 @@ async def test_where_admission_is_not_ours_the_controller_fills_in(stage: Stage)
 
     given = await stage.until(all_filled)
     assert len(set(given)) == 30
+
+
+def test_after_a_restart_the_claims_say_what_is_given_out(tmp_path: Path) -> None:
+    """The picture that admission has is gone with the process; the objects are not."""
+
+    async def claimed(name: str) -> list[str]:
+        environment = SimulatedEnvironment(0)
+        store = await SqliteStore.open(tmp_path / "store.db", environment=environment)
+        operator = network()
+        async with running_server(environment=environment, plugins=operator.admission, store=store) as server:
+            client = server.client()
+            if name == "first":
+                await define(client, operator)
+                spec = {"ranges": ["10.0.0.1-10.0.0.9"]}
+                await client.create(IPPool, {"metadata": {"name": "pool"}, "spec": spec})
+            made = await client.create(IPClaim, {"metadata": {"name": name}, "spec": {"pool": "pool"}}, "default")
+            return list(made["spec"]["addresses"])
+
+    assert run_virtually(claimed("first")) == ["10.0.0.1"]
+    assert run_virtually(claimed("second")) == ["10.0.0.2"]
