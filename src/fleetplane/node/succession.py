@@ -2,8 +2,8 @@
 
 A frozen pod (``node.fleetplane.io/paused``) waits; the active one names it by uid (``node.fleetplane.io/successor``).
 Whoever named it has bound himself to let nobody else become active before that successor has verifiably stopped, so the
-node may decide alone. It decides only on what it saw with its own eyes: the active's last container was running in this
-agent's picture and the kernel said that its first process ended. That ends all of them, because the container has a
+node may decide alone. It decides only on what it saw with its own eyes: the active's last container is one this node brought
+to life, and the kernel said that its first process ended. That ends all of them, because the container has a
 process namespace of its own; where it has not, or where a container would be started again, nothing is decided here.
 
 The decision is kept in the pod's notes and shown as the condition ``node.fleetplane.io/Promoted``. It must never be made
@@ -51,7 +51,12 @@ def _has_ended(worker: PodWorker, container_id: str) -> bool:
     if any(one.policy != "Never" or one.rules for one in pod.containers):
         return False
     states = [worker.container_state(one.name) for one in pod.containers]
-    last = [one for one in states if one is not None and one.id == container_id and one.phase == "running"]
+    # A look at the runtime may have come before its event; the notes know that this one came to life.
+    last = [
+        one
+        for one in states
+        if one is not None and one.id == container_id and worker.notes.of(one.name).container_id == container_id
+    ]
     return bool(last) and all(one is not None and (one.id == container_id or one.phase == "exited") for one in states)
 
 
