@@ -229,3 +229,14 @@ async def test_contradicting_providers_are_named_and_events_say_it_once(stage: S
     assert said["reason"] == "Contradiction"
     events = [one for one in (await stage.client.list(EVENTS, "default")).items if one["reason"] == "Contradiction"]
     assert sum(one.get("count") or 1 for one in events) == 1
+
+
+@staged(nodes=2)
+async def test_where_nodes_make_their_vms_themselves_no_adaptor_is_deployed(stage: Stage) -> None:
+    await stage.settings(provider="qemu")
+    await stage.config(limit="4")
+
+    said = await stage.says("Ready", "True")
+
+    assert said["reason"] == "SetupCompleted"
+    assert (await stage.client.list(DAEMON_SETS, "default")).items == []

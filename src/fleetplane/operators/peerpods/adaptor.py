@@ -27,6 +27,8 @@ PROVIDERS: Final = frozenset(
     {"aws", "azure", "gcp", "ibmcloud", "ibmcloud-powervs", "libvirt", "alibabacloud", "byom", "docker", "vsphere"}
 )
 """What the adaptor has known over its generations."""
+WITHOUT_ADAPTOR: Final = frozenset({"qemu"})
+"""Providers whose VMs nodes of ours make themselves: nothing has to be deployed for them."""
 REQUIRED: Final[Mapping[str, Sequence[str]]] = {
     "aws": ("PODVM_AMI_ID",),
     "azure": ("AZURE_IMAGE_ID",),

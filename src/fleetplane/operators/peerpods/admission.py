@@ -18,6 +18,7 @@ from fleetplane.model.admission import (
     AdmissionRequest,
     AdmissionRule,
     Decision,
+    Elsewhere,
     Reader,
     changed,
     validating,
@@ -213,7 +214,18 @@ _SIZES: Final = frozenset({"vcpus", "memoryMiB", "instanceType"})
 PLUGINS: Final = (
     # After LimitRanger (100), which would give amounts back to containers that have lost theirs here.
     AdmissionPlugin(
-        "pods.peerpods.fleetplane.io", "mutate", [AdmissionRule(["pods"], ["CREATE"])], _mutate_pod, order=105
+        "pods.peerpods.fleetplane.io",
+        "mutate",
+        [AdmissionRule(["pods"], ["CREATE"])],
+        _mutate_pod,
+        order=105,
+        elsewhere=Elsewhere(
+            namespaces={
+                "matchExpressions": [
+                    {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": sorted(EXEMPT)}
+                ]
+            }
+        ),
     ),
     AdmissionPlugin("fill.peerpods.fleetplane.io", "mutate", [AdmissionRule([PeerPod], ["CREATE"])], _fill_record),
     validating("check-config.peerpods.fleetplane.io", [AdmissionRule([PeerPodConfig])], _check_config),

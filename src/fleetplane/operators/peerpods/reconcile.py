@@ -106,7 +106,8 @@ class Configs:
         settings = await self._reading.settings(context.client, context.object)
         name = self._daemon_set_name(context)
         child = adaptor.daemon_set(context.object, name, self._image, settings.digest, sorted(wanted.lost))
-        await context.apply_children([child] if wanted.shares or not wanted.lost else [])
+        needed = settings.provider not in adaptor.WITHOUT_ADAPTOR and (wanted.shares or not wanted.lost)
+        await context.apply_children([child] if needed else [])
         await self._report(context, wanted, failures, settings, name)
         if conflicts:
             return Result(requeue_after=SOON)
@@ -179,7 +180,7 @@ class Configs:
             _capacity_condition(wanted, failures),
             _conflict_condition(wanted),
             Condition(CONFIGURED, not settings.reason, settings.reason or "Valid", "; ".join(settings.problems)),
-            _adaptor_condition(found is not None, desired, ready, len(wanted.shares)),
+            _adaptor_condition(settings.provider, found is not None, desired, ready, len(wanted.shares)),
         ]
         good = {CAPACITY: "True", CONFLICT: "False", CONFIGURED: "True", ADAPTOR: "True"}
         wrong = next((one for one in conditions if one.status_text != good[one.type]), None)
@@ -287,7 +288,9 @@ def _conflict_condition(wanted: Plan) -> Condition:
     )
 
 
-def _adaptor_condition(there: bool, desired: int, ready: int, nodes: int) -> Condition:
+def _adaptor_condition(provider: str, there: bool, desired: int, ready: int, nodes: int) -> Condition:
+    if provider in adaptor.WITHOUT_ADAPTOR:
+        return Condition(ADAPTOR, True, "NotNeeded", f"nodes make their VMs themselves with {provider}")
     if not there:
         return Condition(ADAPTOR, False, "NotCreated", "the adaptor's DaemonSet is not there yet")
     if nodes and desired == 0:

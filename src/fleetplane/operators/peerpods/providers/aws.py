@@ -55,7 +55,7 @@ def aws(settings: Mapping[str, str], _surroundings: Surroundings) -> Provider:
         boto3: Any = import_module("boto3")
         config: Any = import_module("botocore.config")
     except ImportError:
-        raise ProviderError(Failure.UNSUPPORTED, "the provider aws needs boto3: pip install boto3") from None
+        raise ProviderError(Failure.UNSUPPORTED, "the provider aws needs boto3: pip install fleetplane[aws]") from None
     if not settings.get("AWS_REGION"):
         raise ProviderError(Failure.REFUSED, "aws needs AWS_REGION")
     client = boto3.client(
