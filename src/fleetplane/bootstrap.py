@@ -27,9 +27,20 @@ async def bootstrap(client: Client, settings: Settings, port: int) -> None:
         await _ensure(
             client, types.PRIORITY_CLASSES, {"metadata": {"name": name}, "value": value, "description": description}
         )
+    # A node of ours serves Services itself, so it reads them under its own identity.
+    await _ensure(
+        client,
+        types.CLUSTER_ROLE_BINDINGS,
+        {
+            "metadata": {"name": "fleetplane:node-proxier"},
+            "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": "system:node-proxier"},
+            "subjects": [{"apiGroup": _RBAC, "kind": "Group", "name": "system:nodes"}],
+        },
+    )
     await _publish_kubernetes(client, settings, port)
 
 
+_RBAC = "rbac.authorization.k8s.io"
 _PRIORITY_CLASSES = (
     (
         "system-cluster-critical",

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from fleetplane.node.plugins import Beside, opened, remove_plugged
 from fleetplane.node.podman import PodmanRuntime, look_at_host
 from fleetplane.node.podman.service import PodmanService
 from fleetplane.node.routed import RoutedRuntime
+from fleetplane.node.routes import NodeRoutes, remove_routes
 from fleetplane.node.runtime import ContainerRuntime, RuntimeFailure
 from fleetplane.node.services import DnsServer, ServiceProxy, remove_rules, why_no_dns
 from fleetplane.node.services.zone import build_zone
@@ -43,6 +44,7 @@ OWNER: Final = "owner"
 POD_NETWORKS: Final = ("10.88.0.0/16", "fd00:10:88::/64")
 """Where pods have their addresses unless said otherwise."""
 LOCK: Final = "lock"
+NETWORKS: Final = "networks.json"
 RUNTIME: Final = "runtime"
 """A file with the socket of the CRI runtime a node uses; there is none where it uses Podman."""
 
@@ -90,6 +92,7 @@ async def run_local_node(
     service_client: Client | None = None,
     by_handler: Mapping[str, ContainerRuntime] | None = None,
     cri_socket: str | None = None,
+    taken: Callable[[], Awaitable[Sequence[str]]] | None = None,
     on_ready: Callable[[NodeAgent], None] | None = None,
 ) -> None:
     """Run this machine as a node until cancelled. Raises RuntimeFailure when its container runtime cannot be used.
@@ -98,21 +101,25 @@ async def run_local_node(
     runtimes for pods whose RuntimeClass has one of these handlers, besides those of plug-ins; they are closed at the end too.
 
     ``service_client`` may list and watch Services and EndpointSlices, which a node's own identity may not; without one,
-    Services have no addresses and no names on this node.
+    Services have no addresses and no names on this node. ``taken`` tells the pod networks of other nodes, for the choice of
+    this one's.
     """
     # The runtime is another process, with another current directory.
     settings = replace(settings, directory=settings.directory.absolute())
     with held(settings.directory / LOCK) as ours:
         if not ours:
             raise RuntimeFailure(f"another process runs the node of {settings.directory}; stop it first")
-        await _run(client, settings, environment, pod_networks, service_client, by_handler, cri_socket, on_ready)
+        kept = settings.directory / NETWORKS
+        network, note = pod_network(instance_id(settings.directory, environment), pod_networks, kept, taken)
+        await _run(client, settings, environment, network, note, service_client, by_handler, cri_socket, on_ready)
 
 
 async def _run(
     client: Client,
     settings: NodeSettings,
     environment: Environment,
-    pod_networks: Sequence[str],
+    pods_network: PodNetwork,
+    note: str,
     service_client: Client | None,
     by_handler: Mapping[str, ContainerRuntime] | None,
     cri_socket: str | None,
@@ -124,7 +131,7 @@ async def _run(
     runtime: PodmanRuntime | CriRuntime
     socket = ""
     if cri_socket is None:
-        network, note = pod_network(instance, pod_networks)
+        network = pods_network
         notes = [note] if note else []
         runtime = await PodmanRuntime.open(look_at_host(), sockets, network, instance, environment, notes)
     else:
@@ -141,6 +148,9 @@ async def _run(
             own = replace(own, device_plugins=DIRECTORY)
         async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
             group.create_task(_sweep(runtime, socket))
+            if isinstance(network, BridgeNetwork):
+                name = own.name or machine.host_name()
+                group.create_task(NodeRoutes(client, environment, name, instance, network).run())
             if network.bridge and service_client is not None:
                 dns = await _start_dns(stack, own, network, environment)
                 own = replace(own, cluster_dns=network.gateways if dns is not None else own.cluster_dns)
@@ -249,6 +259,7 @@ async def _remove(runtime: PodmanRuntime | CriRuntime, instance: str) -> None:
     if not why_no_bridge():
         await BridgeNetwork(instance, ()).remove_all()
         await remove_rules(instance)
+        await remove_routes(instance)
 
 
 def _owners(root: Path) -> list[tuple[str, Path, str]]:

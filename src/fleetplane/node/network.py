@@ -17,12 +17,13 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from fleetplane.node.addresses import AddressesExhausted, AddressPool, Network
+from fleetplane.node.files import read_json, write_private
 from fleetplane.node.host_ports import HostPorts
 from fleetplane.node.processes import CommandFailure, run_command
 from fleetplane.node.runtime import PortMapping, RuntimeFailure
@@ -107,26 +108,31 @@ def why_no_bridge() -> str:
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/bin"])
 
 
-def choose_networks(wanted: Sequence[str], used: Iterable[Network]) -> tuple[Network, ...]:
-    """A part of each wanted network (a /24, or a /80) that overlaps nothing in use. Raises ValueError."""
+def choose_networks(wanted: Sequence[str], used: Iterable[Network], start: int = 0) -> tuple[Network, ...]:
+    """A part of each wanted network (a /24, or a /80) that overlaps nothing in use. Raises ValueError.
+
+    ``start`` is where to begin to look, as a number of any size: machines that choose at the same moment differ in it.
+    """
     taken = list(used)
     chosen: list[Network] = []
     for text in wanted:
         network = ipaddress.ip_network(text.strip())
         prefix = max(network.prefixlen, SUBNET_PREFIX[network.version])
-        for number, candidate in enumerate(_parts(network, prefix)):
+        count = 1 << (prefix - network.prefixlen)
+        for number in range(min(count, 4096)):
+            candidate = _part(network, prefix, (start + number) % count)
             if not any(_overlap(candidate, one) for one in taken):
                 chosen.append(candidate)
                 break
-            if number > 4096:
-                raise ValueError(f"no free part of the pod network {network} is left on this machine")
         else:
             raise ValueError(f"no free part of the pod network {network} is left on this machine")
     return tuple(chosen)
 
 
-def _parts(network: Network, prefix: int) -> Iterator[Network]:
-    yield from network.subnets(new_prefix=prefix)
+def _part(network: Network, prefix: int, number: int) -> Network:
+    first = int(network.network_address) + (number << (network.max_prefixlen - prefix))
+    made: Network = type(network)((first, prefix))
+    return made
 
 
 def _overlap(one: Network, other: Network) -> bool:
@@ -136,9 +142,22 @@ def _overlap(one: Network, other: Network) -> bool:
 
 
 class BridgeNetwork:
-    """See the module. ``instance`` keeps several agents on one machine apart."""
+    """See the module. ``instance`` keeps several agents on one machine apart.
 
-    def __init__(self, instance: str, wanted: Sequence[str]) -> None:
+    ``kept`` is a file that remembers the networks over restarts of the machine, because a node's do not change; ``taken``
+    tells those of other nodes, asked when this one chooses for the first time.
+    """
+
+    def __init__(
+        self,
+        instance: str,
+        wanted: Sequence[str],
+        kept: Path | None = None,
+        taken: Callable[[], Awaitable[Sequence[str]]] | None = None,
+    ) -> None:
+        self._kept = kept
+        self._taken = taken
+        self._peers: tuple[str, ...] = ()
         self._wanted = [text for text in wanted if text.strip()]
         self.bridge = self._bridge = f"fp{instance[:10]}"
         self._prefix = f"fp{instance[:10]}-"
@@ -161,7 +180,7 @@ class BridgeNetwork:
         try:
             networks = await self._existing_networks()
             if not networks:
-                networks = choose_networks(self._usable(), await self._used_networks())
+                networks = await self._chosen()
                 await self._make_bridge(networks)
             self._pool = AddressPool(networks)
             await self._masquerade()
@@ -169,6 +188,31 @@ class BridgeNetwork:
             await self._find_attached()
         except (CommandFailure, ValueError, OSError) as error:
             raise RuntimeFailure(f"the pod network cannot be set up: {error}") from error
+
+    async def _chosen(self) -> tuple[Network, ...]:
+        """The networks of an earlier start where they are still free, else new ones."""
+        used = await self._used_networks()
+        if self._kept is not None and (known := await asyncio.to_thread(read_json, self._kept)) is not None:
+            found = tuple(ipaddress.ip_network(one) for one in known.get(",".join(self._usable())) or ())
+            if found and not any(_overlap(one, other) for one in found for other in used):
+                return found
+        others: list[Network] = []
+        start = 0
+        if self._taken is not None:
+            others = [ipaddress.ip_network(one) for one in await self._taken()]
+            # Others may choose at this very moment: begin somewhere else than they.
+            start = int.from_bytes(hashlib.sha256(self._bridge.encode()).digest()[:6], "big")
+        networks = choose_networks(self._usable(), [*used, *others], start)
+        if self._kept is not None:
+            made = {",".join(self._usable()): [str(one) for one in networks]}
+            await asyncio.to_thread(write_private, self._kept, json.dumps(made).encode())
+        return networks
+
+    async def set_peers(self, networks: Sequence[str]) -> None:
+        """Pod networks of other nodes: pods show their own addresses there. Raises CommandFailure."""
+        if tuple(networks) != self._peers:
+            self._peers = tuple(networks)
+            await self._masquerade()
 
     def _usable(self) -> list[str]:
         """Without IPv6 in the kernel, only the IPv4 networks."""
@@ -219,7 +263,10 @@ class BridgeNetwork:
         rules = []
         for network in self._pool.networks:
             family = "ip" if network.version == 4 else "ip6"
-            rules.append(f"    {family} saddr {network} {family} daddr != {network} masquerade")
+            near = [network, *(one for one in map(ipaddress.ip_network, self._peers) if one.version == network.version)]
+            merged = ipaddress.collapse_addresses(near)  # type: ignore[type-var]
+            where = ", ".join(str(one) for one in merged)
+            rules.append(f"    {family} saddr {network} {family} daddr != {{ {where} }} masquerade")
         text = "\n".join(
             [
                 f"table inet {self._table} {{}}",
@@ -374,8 +421,13 @@ def _write_one(path: Path) -> None:
         path.write_text("1")
 
 
-def pod_network(instance: str, wanted: Sequence[str]) -> tuple[PodNetwork, str]:
+def pod_network(
+    instance: str,
+    wanted: Sequence[str],
+    kept: Path | None = None,
+    taken: Callable[[], Awaitable[Sequence[str]]] | None = None,
+) -> tuple[PodNetwork, str]:
     """The best network this host allows, and why it is not a better one."""
     reason = why_no_bridge()
-    network: Any = HostNetwork() if reason else BridgeNetwork(instance, wanted)
+    network: Any = HostNetwork() if reason else BridgeNetwork(instance, wanted, kept, taken)
     return network, reason

@@ -33,6 +33,7 @@ from fleetplane.model.objects import Object, is_condition_true
 from fleetplane.node.agent import NodeAgent, NodeSettings
 from fleetplane.node.files import write_private
 from fleetplane.node.local import POD_NETWORKS, run_local_node
+from fleetplane.node.routes import networks_of_others
 from fleetplane.node.tunnel import keep_tunnel
 
 _SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
@@ -139,6 +140,8 @@ async def _run(
             settings,
             environment,
             pod_networks=arrangement.pod_networks,
+            service_client=client,
+            taken=networks_of_others(client, node),
             cri_socket=arrangement.cri_socket,
             on_ready=ready,
         )

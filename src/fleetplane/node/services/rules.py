@@ -16,6 +16,8 @@ from typing import Final
 from fleetplane.node.services.table import Forwarding, Target
 
 HAIRPIN: Final = "0x4000"
+OUTSIDE: Final = "0x8000"
+"""Came for a NodePort from somewhere else: an endpoint on another node must answer through this one."""
 _PROTOCOLS: Final = {"TCP": "tcp", "UDP": "udp", "SCTP": "sctp"}
 
 
@@ -94,6 +96,7 @@ def _entry_chains(bridge: str) -> list[str]:
             f"    type nat hook {hook} priority {priority}; policy accept;",
             f"    {only}ip daddr . meta l4proto . th dport vmap @services4",
             f"    {only}ip6 daddr . meta l4proto . th dport vmap @services6",
+            *([f"    iifname != {bridge} fib daddr type local meta mark set meta mark | {OUTSIDE}"] if only else []),
             "    fib daddr type local meta nfproto ipv4 meta l4proto . th dport vmap @nodeports4",
             "    fib daddr type local meta nfproto ipv6 meta l4proto . th dport vmap @nodeports6",
             "  }",
@@ -110,6 +113,7 @@ def _entry_chains(bridge: str) -> list[str]:
         "  chain postrouting {",
         "    type nat hook postrouting priority srcnat; policy accept;",
         f"    oifname {bridge} meta mark & {HAIRPIN} != 0 masquerade",
+        f"    oifname != {bridge} meta mark & {OUTSIDE} != 0 ct status dnat masquerade",
         "  }",
     ]
     return lines
