@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fleetplane.model.environment import Environment
+from fleetplane.node import freezer
 from fleetplane.node.cgroups import Usage, read_usage, set_limits
 from fleetplane.node.exits import ExitWatch
 from fleetplane.node.log_files import read_log
@@ -96,6 +97,8 @@ class PodmanRuntime:
         self._logs: dict[str, str] = {}
         self._starved: dict[str, bool] = {}
         self._stopped: set[str] = set()
+        self._paused: set[str] = set()
+        """Paused by Podman itself, which has to be told when they go on."""
 
     @classmethod
     async def open(
@@ -268,7 +271,7 @@ class PodmanRuntime:
 
     async def stop_container(self, container_id: str, grace_seconds: float) -> None:
         entry = await self._inspect(container_id)
-        state = inspected_state(entry, "")
+        state = await self._with_freezer(inspected_state(entry, ""))
         if state.phase not in {"running", "paused"}:
             return
         if state.phase == "paused":
@@ -309,10 +312,33 @@ class PodmanRuntime:
             await asyncio.sleep(0.02)
 
     async def pause_container(self, container_id: str) -> None:
+        """By the kernel's freezer, which takes no process of its own; by Podman where that cannot be used."""
+        if path := await self._cgroup_of(container_id):
+            with contextlib.suppress(RuntimeFailure):
+                await asyncio.to_thread(freezer.freeze, path)
+                return
         await self._api.call("POST", f"/containers/{container_id}/pause")
 
     async def resume_container(self, container_id: str) -> None:
-        await self._api.call("POST", f"/containers/{container_id}/unpause")
+        path = await self._cgroup_of(container_id)
+        if path and container_id not in self._paused and freezer.is_frozen(path):
+            await asyncio.to_thread(freezer.thaw, path)
+        else:
+            await self._api.call("POST", f"/containers/{container_id}/unpause")
+            self._paused.discard(container_id)
+
+    async def _cgroup_of(self, container_id: str) -> str:
+        if container_id not in self._cgroups:
+            await self._inspect(container_id)
+        return self._cgroups.get(container_id, "")
+
+    async def _with_freezer(self, state: ContainerState) -> ContainerState:
+        """Podman does not know what the kernel's freezer holds."""
+        if state.phase == "paused":
+            self._paused.add(state.id)
+        elif state.phase == "running" and (path := await self._cgroup_of(state.id)) and freezer.is_frozen(path):
+            return replace(state, phase="paused")
+        return state
 
     async def remove_container(self, container_id: str) -> None:
         query = {"force": "true", "v": "true", "timeout": "0", "depend": "false"}
@@ -322,6 +348,7 @@ class PodmanRuntime:
         self._logs.pop(container_id, None)
         self._starved.pop(container_id, None)
         self._stopped.discard(container_id)
+        self._paused.discard(container_id)
         self._exits.forget(container_id)
 
     async def containers(self, pod_uid: str = "") -> Sequence[ContainerState]:
@@ -340,6 +367,8 @@ class PodmanRuntime:
                     state = await self._ended_state(await self._settled(state.id), sandbox_id)
                 else:
                     self._exits.watch(state.id, state.pid, state.pod_uid)
+                    with contextlib.suppress(NotThere):
+                        state = await self._with_freezer(state)
             found.append(state)
         return found
 
@@ -363,6 +392,7 @@ class PodmanRuntime:
             if self._exits.ended(state.id, state.pid):
                 return await self._ended_state(await self._settled(container_id), sandbox_id)
             self._exits.watch(state.id, state.pid, state.pod_uid)
+            state = await self._with_freezer(state)
         return state
 
     async def _inspect(self, container_id: str) -> dict[str, Any]:
