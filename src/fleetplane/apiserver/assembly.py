@@ -21,6 +21,7 @@ from fleetplane.apiserver.authentication.identity import TokenAuthenticator
 from fleetplane.apiserver.authorization.defaults import default_objects
 from fleetplane.apiserver.call import Call
 from fleetplane.apiserver.cleanup import DefinitionCleanup
+from fleetplane.apiserver.cluster_content import ClusterContent
 from fleetplane.apiserver.cluster_credentials import credentials_handler
 from fleetplane.apiserver.cluster_use import ClusterUse
 from fleetplane.apiserver.clusters import Clusters
@@ -52,9 +53,10 @@ from fleetplane.apiserver.streaming.protocol import PodStreams, StreamsOf
 from fleetplane.apiserver.streaming.tunnel import NodeTunnels
 from fleetplane.apiserver.subresources import Handler
 from fleetplane.apiserver.usage import UsageOf, served_metrics
+from fleetplane.model import errors
 from fleetplane.model.admission import AdmissionPlugin, AdmissionRequest
 from fleetplane.model.environment import Environment, timestamp
-from fleetplane.model.objects import Object
+from fleetplane.model.objects import Object, is_deleting
 from fleetplane.store.protocol import Store
 
 
@@ -143,6 +145,14 @@ def assemble(
     aggregation = Aggregation(registry, outgoing, reader, own, environment, pki)
     aggregation.follow(follow)
 
+    content = ClusterContent(registry, store)
+
+    async def find_cluster(call: Call) -> Object:
+        found = await reader.get(call.key_cluster, LOGICAL_CLUSTERS, "", call.target.name)
+        if found is None or is_deleting(found):
+            raise errors.not_found(LOGICAL_CLUSTERS.plural, call.target.name, group=LOGICAL_CLUSTERS.group)
+        return found
+
     async def restrict_token(call: Call, wanted: Object) -> None:
         target = call.target
         await chain.validate(
@@ -182,6 +192,7 @@ def assemble(
             (LOGICAL_CLUSTERS.plural, "credentials"): credentials_handler(
                 LOGICAL_CLUSTERS, pki, reader, environment, logical.opened
             ),
+            (LOGICAL_CLUSTERS.plural, "content"): content.handler(find_cluster),
             **stream_handlers(ObjectStorage(store), streams_of),
             **(subresources or {}),
         },
@@ -198,6 +209,7 @@ def assemble(
     server = ApiServer(parts)
     commits = commit_handler(ObjectStorage(store), registry, server.writes, server.deletes, server.authorize_call)
     own.bind(server.writes)
+    content.bind(server.writes)
     parts.background = [
         lambda: cleanup.run(server.writes, server.deletes, clusters.name_of),
         lambda: logical.run(server.writes),

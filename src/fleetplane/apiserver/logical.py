@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from fleetplane.apiserver import validation
 from fleetplane.apiserver.call import Call
+from fleetplane.apiserver.cluster_content import KIND as CONTENT_KIND
 from fleetplane.apiserver.cluster_credentials import KIND as CREDENTIALS_KIND
 from fleetplane.apiserver.clusters import Clusters
 from fleetplane.apiserver.encoding import encode
@@ -95,6 +96,7 @@ def served_logical_clusters() -> Served:
         subresources={
             "status": (LOGICAL_CLUSTERS.api_version, LOGICAL_CLUSTERS.kind),
             "credentials": (LOGICAL_CLUSTERS.api_version, CREDENTIALS_KIND),
+            "content": (LOGICAL_CLUSTERS.api_version, CONTENT_KIND),
         },
         raw_schema=lambda: _SCHEMA,
         make_schema=lambda: Schema.compile(_SCHEMA, root=True),

@@ -19,6 +19,7 @@ from fleetplane.operators.vclusters.kinds import LOGICAL_CLUSTERS, Vk8s, Vk8sPol
 from fleetplane.operators.vclusters.objects import Claims, Events, Nodes, Services
 from fleetplane.operators.vclusters.pods import Pods
 from fleetplane.operators.vclusters.reconcile import VirtualClusters
+from fleetplane.operators.vclusters.snapshots import Snapshots
 from fleetplane.operators.vclusters.steps import Machines
 from fleetplane.operators.vclusters.tenants import Tenants
 
@@ -33,6 +34,7 @@ def controllers(manager: Manager, machines: Machines | None = None) -> Iterable[
     return [
         VirtualClusters(manager, guests, machines).controller(),
         Tenants(manager).controller(),
+        Snapshots(manager).controller(),
         Pods(manager, guests, copies).controller(),
         *(one(manager, guests).controller() for one in (Services, Claims, Events, Nodes)),
     ]
@@ -50,6 +52,7 @@ OPERATOR: Final = Operator(
             "verbs": ["get", "list", "watch", "create", "patch", "delete"],
         },
         {"apiGroups": ["fleetplane.io"], "resources": ["logicalclusters/credentials"], "verbs": ["create"]},
+        {"apiGroups": ["fleetplane.io"], "resources": ["logicalclusters/content"], "verbs": ["get", "create"]},
         {"apiGroups": ["fleetplane.io"], "resources": ["commits"], "verbs": ["create"]},
         {"apiGroups": ["vk8s.sktelecom.com"], "resources": ["vk8s"], "verbs": ["delete"]},
         {

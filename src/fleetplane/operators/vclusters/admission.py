@@ -86,6 +86,8 @@ def problems(spec: Mapping[str, Any], name: str = "") -> Iterator[FieldError]:
         yield FieldError.invalid("spec.nodes", masters, why)
     if pods:
         yield from _skew_problems(nodes)
+    if pods and spec.get("restoreFrom"):
+        yield FieldError.forbidden("spec.restoreFrom", "only logical clusters begin with a snapshot")
     yield from _port_problems(spec, pods)
     yield from _network_problems(view.kubernetes.pod_network_cidr, view.kubernetes.service_cidr)
     yield from _kubeflow_problems(spec, pods, nodes)
@@ -243,6 +245,8 @@ def _fixed(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[FieldErro
         yield from _upgrade_problems(new, old)
     if now == "pods" and (new.get("kubernetes") or {}) != (old.get("kubernetes") or {}):
         yield FieldError.forbidden("spec.kubernetes", "the networks of a cluster are fixed when it is made")
+    if (new.get("restoreFrom") or "") != (old.get("restoreFrom") or ""):
+        yield FieldError.forbidden("spec.restoreFrom", "only a new cluster begins with a snapshot")
     masters = [
         {node.get("name") for node in spec.get("nodes") or () if node.get("role") == "master"} for spec in (old, new)
     ]

@@ -22,7 +22,7 @@ from fleetplane.model.environment import parse_timestamp, timestamp
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, is_deleting, labels, metadata, uid
 from fleetplane.model.objects import annotations as annotations_of
-from fleetplane.operators.vclusters import credentials
+from fleetplane.operators.vclusters import credentials, snapshots
 from fleetplane.operators.vclusters.kinds import (
     LOGICAL_CLUSTERS,
     NETWORK,
@@ -109,6 +109,8 @@ class LogicalMode:
             await self._waiting(context, name, "the address of the host's API is not published yet")
             return Result(requeue_after=AGAIN)
         endpoint = f"{endpoint}/clusters/{name}"
+        if vcluster.spec.restore_from and vcluster.status.restored_from != vcluster.spec.restore_from:
+            await self._restore(context, vcluster, name)
         found = await self._credentials(context, vcluster, cluster, endpoint, request)
         await self._report(context, vcluster, name, endpoint, found)
         due = credentials.renewal(found)
@@ -168,6 +170,15 @@ class LogicalMode:
             if labels(found).get(OWNER_UID) == vcluster.uid:
                 return found
         raise Permanent(f"the names {' and '.join(names_for(vcluster))} are both taken", reason="NameTaken")
+
+    async def _restore(self, context: Context[Vk8s], vcluster: Vk8s, name: str) -> None:
+        """Before anybody has credentials, so that nobody sees half of it. Cut off, it is done again."""
+        source = vcluster.spec.restore_from
+        made, refused = await snapshots.restore(context.client, vcluster.namespace, source, name)
+        await context.set_status({"restoredFrom": source})
+        context.event("Restored", f"{made} objects from snapshot {source}")
+        for one in refused:
+            context.event("NotRestored", one, warning=True)
 
     async def _credentials(
         self,
