@@ -33,6 +33,7 @@ def worker(*, frozen: bool = False, promoted: bool = False, own: str = "", group
         pod=made,
         notes=PodNotes(promotion=Promotion("x") if promoted else None),
         ended=ended,
+        has_promise=True,
         fail=ended.append,
         say=lambda *a, **k: None,
     )
