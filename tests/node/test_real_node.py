@@ -24,6 +24,7 @@ from fleetplane.model.environment import SystemEnvironment
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import is_condition_true
 from fleetplane.node.local import remove_local_node
+from fleetplane.node.network import why_no_bridge
 from fleetplane.node.podman import PodmanRuntime, look_at_host
 from fleetplane.plane import Plane
 from fleetplane.settings import Settings
@@ -214,6 +215,53 @@ async def test_what_cannot_run_says_why_and_others_go_on(client: Client, tmp_pat
         await client.delete(PODS, name, "default", grace_period_seconds=0)
 
 
+async def _told(client: Client, name: str, reason: str) -> str:
+    """The message of the first event of this reason about this pod."""
+    async with asyncio.timeout(30):
+        while True:
+            for event in (await client.list(EVENTS, "default")).items:
+                if event["reason"] == reason and event["involvedObject"]["name"] == name:
+                    return str(event["message"])
+            await asyncio.sleep(0.05)
+
+
+async def test_a_volume_that_cannot_be_written_is_said_so(client: Client) -> None:
+    """Where nothing can be made, and where the container may only read."""
+    host_path = {"path": "/proc/nothing/here", "type": "DirectoryOrCreate"}
+    await create(client, pod("no-place", volumes=[{"name": "v", "hostPath": host_path}]))
+    reading = pod("reading", "sh", "-c", "echo x > /v/file", restartPolicy="Never")
+    reading["spec"]["volumes"] = [{"name": "v", "emptyDir": {}}]
+    mount = {"name": "v", "mountPath": "/v", "readOnly": True}
+    reading["spec"]["containers"][0] |= {"volumeMounts": [mount], "terminationMessagePolicy": "FallbackToLogsOnError"}
+    await create(client, reading)
+
+    assert (await _told(client, "no-place", "FailedMount")).startswith('MountVolume.SetUp failed for volume "v" : ')
+    found = await until(client, "reading", in_phase("Failed"))
+    ended = found["status"]["containerStatuses"][0]["state"]["terminated"]
+    assert (ended["exitCode"], "Read-only file system" in ended["message"]) == (1, True)
+    for name in ("no-place", "reading"):
+        await client.delete(PODS, name, "default", grace_period_seconds=0)
+
+
+async def test_a_port_in_use_is_waited_for(client: Client) -> None:
+    """Both pods were bound to the node past the scheduler, which would not have done that."""
+    if reason := why_no_bridge():
+        pytest.skip(reason)
+    (node,) = (await client.list(NODES)).items
+    for name in ("port-first", "port-second"):
+        made = pod(name, nodeName=node["metadata"]["name"])
+        made["spec"]["containers"][0]["ports"] = [{"containerPort": 80, "hostPort": 47_201}]
+        await create(client, made)
+        if name == "port-first":
+            await until(client, name, in_phase("Running"))
+
+    message = await _told(client, "port-second", "FailedCreatePodSandBox")
+    assert "host port 47201/TCP is already in use by another pod" in message
+    await client.delete(PODS, "port-first", "default", grace_period_seconds=0)
+    await until(client, "port-second", in_phase("Running"), seconds=60)
+    await client.delete(PODS, "port-second", "default", grace_period_seconds=0)
+
+
 async def test_probes_of_real_containers(client: Client) -> None:
     made = pod("probed", "sh", "-c", "sleep 0.5; touch /tmp/ready; httpd -f -p 8080 -h /tmp")
     made["spec"]["containers"][0] |= {
@@ -272,6 +320,9 @@ class Upped:
         return self.process.wait(20)
 
 
+MANY = 20
+
+
 async def test_a_killed_agent_disturbs_nobody(tmp_path: Path) -> None:
     if reason := why_not_podman():
         pytest.skip(reason)
@@ -279,18 +330,18 @@ async def test_a_killed_agent_disturbs_nobody(tmp_path: Path) -> None:
     upped = await asyncio.to_thread(Upped, tmp_path / "data")
     try:
         client = await connect_to(find_access(upped.data / "admin.kubeconfig"))
-        for number in range(5):
+        for number in range(MANY):
             await create(client, pod(f"p{number}"))
         before = {}
-        for number in range(5):
-            found = await until(client, f"p{number}", lambda p: is_condition_true(p, "Ready"))
+        for number in range(MANY):
+            found = await until(client, f"p{number}", lambda p: is_condition_true(p, "Ready"), seconds=60)
             before[number] = found["status"]["containerStatuses"][0]["containerID"]
         await client.close()
         await asyncio.to_thread(upped.end, signal.SIGKILL)
         upped = await asyncio.to_thread(Upped, tmp_path / "data")
         client = await connect_to(find_access(upped.data / "admin.kubeconfig"))
-        for number in range(5):
-            found = await until(client, f"p{number}", lambda p: is_condition_true(p, "Ready"), seconds=5)
+        for number in range(MANY):
+            found = await until(client, f"p{number}", lambda p: is_condition_true(p, "Ready"))
             status = found["status"]["containerStatuses"][0]
             assert (status["containerID"], status["restartCount"]) == (before[number], 0)
         await client.close()
