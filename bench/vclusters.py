@@ -34,6 +34,7 @@ from fleetplane.model.builtin.types import NAMESPACES, PODS, SECRETS, SERVICE_AC
 from fleetplane.operators.vclusters.kinds import Vk8s
 
 FILL_AT_ONCE = 16
+ANCHORS = 12
 
 
 def resident(pid: int) -> int:
@@ -155,6 +156,9 @@ async def pod_sync(count: int, directory: Path) -> None:
     watching = [asyncio.ensure_future(watch("host", client)), asyncio.ensure_future(watch("guest", tenant))]
     await asyncio.sleep(0.5)
     spec = {"containers": [{"name": "main", "image": "web:1"}], "terminationGracePeriodSeconds": 0}
+    for number in range(ANCHORS):  # a cluster in use: it has pods on every node already
+        await tenant.create(PODS, {"metadata": {"name": f"anchor-{number}"}, "spec": spec}, "default")
+        await moment("guest Running", f"anchor-{number}")
     rows: list[tuple[float, float]] = []
     for number in range(count):
         name = f"pod-{number}"

@@ -60,6 +60,8 @@ class Pods:
         self._placed: dict[tuple[str, str], set[str]] = {}
         """Uids of the pods we know to be on a guest's node, before our cache does."""
         self._locks: dict[tuple[str, str], asyncio.Lock] = {}
+        self._looked: dict[str, float] = {}
+        """When what a pod names was last compared with what it was given (monotonic seconds), by the pod's uid."""
 
     def controller(self) -> Controller:
         return Controller(
@@ -118,6 +120,7 @@ class Pods:
             await self._refuse(guest, pod, "NotAllowedOnHost", str(refusal))
             return None
         try:
+            self._looked[uid(pod)] = self._manager.environment.monotonic()
             missing = await self._copies.missing(pod, guest, needs)
             await self._create(needs, missing)
         except ApiError as error:
@@ -162,13 +165,21 @@ class Pods:
         except NotAllowed:
             return None
         waits = (copy.get("status") or {}).get("phase") in {None, "Pending"}
-        left = self._copies.refresh_after(pod, guest, needs, waits=waits)
-        if left is not None and left <= 1.0:
-            await self._copies.create(await self._copies.missing(pod, guest, needs))
-            left = self._copies.refresh_after(pod, guest, needs, waits=waits)
-        elif needs.config_maps or needs.secrets:
-            await self._copies.create(await self._copies.missing(pod, guest, needs))
+        left = await self._refresh(guest, pod, needs, waits)
         return Result(requeue_after=left) if left is not None else None
+
+    async def _refresh(self, guest: Guest, pod: Object, needs: Translation, waits: bool) -> float | None:
+        """Bring what a pod reads up to date where that is due; returns seconds until it is due again."""
+        period = self._copies.refresh_after(pod, guest, needs, waits=waits)
+        if period is None:
+            return None
+        now = self._manager.environment.monotonic()
+        left = self._looked.get(uid(pod), now - period) + period - now
+        if left <= 0:
+            self._looked[uid(pod)] = now
+            await self._copies.create(await self._copies.missing(pod, guest, needs))
+            left = self._copies.refresh_after(pod, guest, needs, waits=waits) or period
+        return max(1.0, left)
 
     async def _end(self, guest: Guest, pod: Object, copy: Object | None) -> Result | None:
         if copy is None:
@@ -231,6 +242,7 @@ class Pods:
         await self._tidy(guest, uid(pod), spec)
 
     async def _tidy(self, guest: Guest, pod_uid: str, spec: Mapping[str, Any]) -> None:
+        self._looked.pop(pod_uid, None)
         await self._copies.sweep(guest, pod_uid, spec)
         await self._forget_node(guest, pod_uid, str(spec.get("nodeName") or ""))
 
