@@ -47,6 +47,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
         "operators": Entry("operate", "Run operators in the foreground against any Kubernetes."),
         "manifests": Entry("operate", "Print what operators need to run on a Kubernetes."),
         "ip-manager": Entry("ip_manager", "Serve the IP manager's old REST calls on an address pool."),
+        "reset": Entry("reset", "Remove a plane or a node from this machine: containers, networks, all its data."),
         "demo": Entry("serve", "Take a tour on a throw-away plane."),
     },
     "Look": {

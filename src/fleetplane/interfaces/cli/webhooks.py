@@ -151,7 +151,7 @@ class Webhooks:
         made = make_certificate(self._serving.hosts, self._environment, before=held)
         written = secret_of(made, namespace)
         if secret:  # conflicts where another instance was quicker; a type cannot be changed and does not matter
-            kept = {name: secret[name] for name in ("metadata", "type") if name in secret}
+            kept: Object = {name: secret[name] for name in ("metadata", "type") if name in secret}
             await self._client.update(SECRETS, {**written, **kept}, namespace, field_manager=FIELD_MANAGER)
         else:
             await self._client.create(SECRETS, written, namespace, field_manager=FIELD_MANAGER)
