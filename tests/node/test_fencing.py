@@ -109,9 +109,11 @@ def test_a_restarted_agent_goes_on_counting_and_a_rebooted_one_waits_for_contact
     assert active.ended
 
     (tmp_path / "memory").unlink()  # what a reboot leaves of volatile storage
-    rebooted = fencing(clock, active, frozen, promise=None, folder=tmp_path)
+    rebooted = fencing(clock, active, frozen, folder=tmp_path)
     rebooted.recall("here")
     assert not rebooted.may_start(active), "somebody else may have its place by now"
     assert rebooted.may_start(frozen)
     rebooted.renewed("here", clock.time)
+    assert not rebooted.may_start(active), "a renewal does not tell who has its place"
+    rebooted.synced()
     assert rebooted.may_start(active)

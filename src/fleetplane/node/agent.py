@@ -260,6 +260,7 @@ class NodeAgent:
     async def _settle(self, pods: Informer) -> None:
         """When the API's list is complete: stop what it no longer has, remove what nobody knows."""
         await pods.wait_synced()
+        self._fencing.synced()
         listed = {snapshot.uid for snapshot in pods.snapshots()}
         for uid, worker in list(self.engine.workers.items()):
             if uid not in listed and not worker.static:

@@ -8,8 +8,8 @@ is over anywhere else. Whoever is stopped for this reason stays stopped, also wh
 
 When the agent starts, the time of the last renewal is read back from a file on volatile storage: an agent that was away
 for too long stops its pods before anything else. After a reboot that file is gone; then what may run once only is not
-started before the control plane has been heard of, because somebody else may have it by now. The promise itself is kept on
-disk. While there is no agent at all, nobody fences.
+started before the pods have been read from the control plane, because somebody else may have its place by now: whoever took
+it over had it marked as deleted first. The promise itself is kept on disk. While there is no agent at all, nobody fences.
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ class SelfFencing:
         self._remembered: float | None = None
         self._renewed: dict[str, float] = {}
         self._began = environment.monotonic()
+        self._rebooted = False
+        self._synced = False
 
     def recall(self, node: str) -> None:
         """What an earlier agent of this machine knew."""
@@ -79,6 +81,11 @@ class SelfFencing:
         kept = (read_json(self._memory) if self._memory is not None else None) or {}
         if isinstance(kept.get("renewed"), float):
             self._renewed[node] = kept["renewed"]
+        self._rebooted = node not in self._renewed
+
+    def synced(self) -> None:
+        """The pods are as the control plane has them now."""
+        self._synced = True
 
     def renewed(self, node: str, sent: float) -> None:
         """A renewal sent at this monotonic time has succeeded."""
@@ -98,8 +105,9 @@ class SelfFencing:
         seconds = self._seconds(worker.pod)
         if seconds is None or not is_thawed(worker):
             return True
-        heard = str(worker.pod.spec.get("nodeName") or "") in self._renewed
-        return heard and self._left(worker.pod, seconds) > 0
+        if self._rebooted and not self._synced:
+            return False
+        return self._left(worker.pod, seconds) > 0
 
     def is_fresh(self, worker: PodWorker) -> bool:
         """Whether the control plane cannot have given up on this pod's node yet."""
@@ -127,6 +135,8 @@ class SelfFencing:
             seconds = self._seconds(pod)
             if seconds is None or self._left(pod, seconds) > 0 or worker.notes.failure is not None:
                 continue
+            if self._rebooted and not worker.observed().running:
+                continue  # it was not started since, and is held
             if is_thawed(worker):
                 text = f"The node could not renew its lease for {seconds:g} seconds and stopped the pod"
                 worker.say(REASON, text, warning=True)
