@@ -10,6 +10,7 @@ from typing import Any
 
 from fleetplane.apiserver.streaming.protocol import PodStreams
 from fleetplane.apiserver.usage import NodeUsage
+from fleetplane.client.informer import Informer
 from fleetplane.client.rest import RestClient
 from fleetplane.local_streams import LocalStreams
 from fleetplane.model.environment import Environment
@@ -28,7 +29,7 @@ FLEET_USER = UserInfo("fleetplane:simulated-nodes", groups=(MASTERS_GROUP, "syst
 class LocalNodes:
     """``client_as`` gives clients of the plane's server; each node acts under an identity of its own.
 
-    ``machine`` is this machine's node where it has begun already.
+    ``machine`` is this machine's node where it has begun already; ``pods`` the plane's informer of pods, for simulated nodes.
     """
 
     def __init__(
@@ -37,8 +38,10 @@ class LocalNodes:
         client_as: Callable[[UserInfo], RestClient],
         environment: Environment,
         machine: ThisMachine | None = None,
+        pods: Informer | None = None,
     ) -> None:
         self._machine = machine
+        self._pods = pods
         self._settings = settings
         self._client_as = client_as
         self._environment = environment
@@ -67,7 +70,7 @@ class LocalNodes:
         return None
 
     async def _start_simulated(self, start_task: Callable[[Coroutine[Any, Any, None]], None]) -> None:
-        fleet = SimulatedFleet(self._client_as(FLEET_USER), self._settings.nodes, self._environment)
+        fleet = SimulatedFleet(self._client_as(FLEET_USER), self._settings.nodes, self._environment, pods=self._pods)
         start_task(fleet.run())
         self._simulated = LocalStreams(fleet.streams)
         self._measured.append(fleet)

@@ -40,7 +40,7 @@ from fleetplane.controller.manager import Manager
 from fleetplane.controller.metrics import Metrics
 from fleetplane.controller.registration import UnknownOperator
 from fleetplane.model import yaml as kube_yaml
-from fleetplane.model.builtin.types import SERVICE_ACCOUNTS
+from fleetplane.model.builtin.types import PODS, SERVICE_ACCOUNTS
 from fleetplane.model.environment import Environment, SystemEnvironment
 from fleetplane.model.user import MASTERS_GROUP, UserInfo
 from fleetplane.operating import chosen_operators, install_kinds, prepare_operators
@@ -256,7 +256,7 @@ class Plane:
             self.client(), operators, self.client, self.environment, metrics, elect=is_shared
         ):
             tasks.start(one.run())
-        await self._start_nodes(tasks)
+        await self._start_nodes(tasks, manager)
         await _accounts_exist(self.client())
         write_admin_kubeconfig(self.kubeconfig, self.url, pki)
 
@@ -285,12 +285,13 @@ class Plane:
         tasks.start(log.run())
         return Audit(policy, log.write, self.environment)
 
-    async def _start_nodes(self, tasks: Background) -> None:
+    async def _start_nodes(self, tasks: Background, manager: Manager) -> None:
         if self.settings.nodes == 0:
             return
         from fleetplane.local_nodes import LocalNodes  # noqa: PLC0415 - a server without nodes needs none of it
 
-        self._nodes = LocalNodes(self.settings, self.client, self.environment, self._machine)
+        pods = manager.informer(PODS)
+        self._nodes = LocalNodes(self.settings, self.client, self.environment, self._machine, pods)
         await self._nodes.start(tasks.start)
 
     async def remove_local_nodes(self) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from fleetplane.client.informer import Change, Informer
-from fleetplane.client.protocol import Client, ClientChange
+from fleetplane.client.protocol import ROOT, Client, ClientChange
 from fleetplane.model.builtin.types import LEASES, NODES, PODS
 from fleetplane.model.environment import Environment
 from fleetplane.model.errors import ApiError
@@ -73,7 +73,10 @@ class FleetSettings:
 
 
 class SimulatedFleet:
-    """See the module. ``run`` works until cancelled; ``ready`` is set when every node is registered."""
+    """See the module. ``run`` works until cancelled; ``ready`` is set when every node is registered.
+
+    ``pods`` is an informer over at least all pods that somebody else runs; without one the fleet has its own.
+    """
 
     def __init__(
         self,
@@ -82,8 +85,10 @@ class SimulatedFleet:
         environment: Environment,
         settings: FleetSettings | None = None,
         recorder: Recorder | None = None,
+        pods: Informer | None = None,
     ) -> None:
         self.client = client
+        self._shared_pods = pods
         self.environment = environment
         self.settings = settings or FleetSettings()
         self.ready = asyncio.Event()
@@ -132,9 +137,7 @@ class SimulatedFleet:
         self.feed.ended(worker)  # type: ignore[arg-type]
 
     async def run(self) -> None:
-        pods = Informer(self.client, PODS, self.environment, decoded_limit=64)
         nodes = Informer(self.client, NODES, self.environment, decoded_limit=64)
-        pods.add_handler(self.feed.changed)
         async with asyncio.TaskGroup() as group, self.engine.working(group):
             group.create_task(self.engine.watch_runtime())
             group.create_task(self._reporter.run())
@@ -142,11 +145,22 @@ class SimulatedFleet:
                 group.create_task(self._recorder.run())
             await self._register()
             self.ready.set()
-            group.create_task(pods.run())
+            pods = self._shared_pods
+            if pods is None:
+                pods = Informer(self.client, PODS, self.environment, decoded_limit=64, managed_fields=False)
+                group.create_task(pods.run())
             group.create_task(nodes.run())
             nodes.add_handler(self._node_changed)
             group.create_task(self._fencing.run())
-            await self._renew()
+            take_off = pods.add_handler(self._pod_changed)
+            try:
+                await self._renew()
+            finally:
+                take_off()
+
+    def _pod_changed(self, change: Change) -> None:
+        if change.new.key.cluster == (self.client.cluster or ROOT):
+            self.feed.changed(change)
 
     async def node_usage(self, node: str) -> NodeUse | None:
         """What a simulated node would seem to use: a thousandth of a core and 16 MiB for each container."""

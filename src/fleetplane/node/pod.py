@@ -23,6 +23,9 @@ CONFIG_HASH: Final = "kubernetes.io/config.hash"
 CONFIG_MIRROR: Final = "kubernetes.io/config.mirror"
 PAUSED: Final = "node.fleetplane.io/paused"
 """Annotation: ``true`` freezes the pod's containers, anything else lets them go on."""
+SELF_FENCING: Final = "node.fleetplane.io/self-fencing-seconds"
+GROUP: Final = "node.fleetplane.io/group"
+"""Annotations that promise something for when the control plane is gone; see ``fencing``."""
 
 DEFAULT_GRACE_SECONDS: Final = 30
 

@@ -48,7 +48,7 @@ from fleetplane.node.observed import (
 )
 from fleetplane.node.operations import PodOperations
 from fleetplane.node.plan import Plan, plan_pod
-from fleetplane.node.pod import ContainerView, PodView, Role
+from fleetplane.node.pod import GROUP, SELF_FENCING, ContainerView, PodView, Role
 from fleetplane.node.probing import PodProbes
 from fleetplane.node.recorder import Recorder
 from fleetplane.node.runtime import ContainerRuntime, ContainerState, Sandbox
@@ -67,6 +67,11 @@ Operation = Callable[[], Coroutine[Any, Any, None]]
 def packed(obj: Object) -> bytes:
     """Encoded in no more memory than it takes: the encoder leaves itself room to grow."""
     return bytes(memoryview(orjson.dumps(obj)))
+
+
+def has_promise(pod: PodView) -> bool:
+    """Whether self-fencing may concern the pod."""
+    return SELF_FENCING in pod.annotations or GROUP in pod.annotations
 
 
 class Surroundings(Protocol):
@@ -134,6 +139,7 @@ class PodWorker:
         "closed",
         "cluster",
         "facts",
+        "has_promise",
         "name",
         "namespace",
         "notes",
@@ -149,6 +155,7 @@ class PodWorker:
         self.facts = surroundings.facts_of(pod)
         self.uid, self.name, self.namespace, self.cluster = pod.uid, pod.name, pod.namespace, pod.cluster
         self.static = pod.static
+        self.has_promise = has_promise(pod)
         self._view: PodView | None = pod
         self._encoded = encoded
         self.notes = notes or PodNotes(started_at=pod.observed_started_at)
@@ -199,6 +206,7 @@ class PodWorker:
     def set_pod(self, pod: PodView, encoded: bytes = b"") -> None:
         """The pod's newest specification; with its bytes it need not be kept decoded."""
         before, self._view, self._encoded = self.pod, pod, encoded
+        self.has_promise = has_promise(pod)
         if pod.deleting and (not before.deleting or pod.grace_seconds < before.grace_seconds):
             self._hurry()
         if pod.annotations != before.annotations:
