@@ -71,7 +71,10 @@ async def _story(client: RestClient) -> None:
         assert ORIGINAL in made["metadata"]["annotations"]
         assert plain["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "1500m"}
         with pytest.raises(ApiError, match="spec.limit"):
-            await client.create(PeerPodConfig, {"metadata": {"name": "bad"}, "spec": {"limit": "abc"}}, "default")
+            await client.create(PeerPodConfig, {**BAD, "metadata": {"name": "bad"}}, "default")
+
+
+BAD = {"apiVersion": "confidentialcontainers.org/v1alpha1", "kind": "PeerPodConfig", "spec": {"limit": "abc"}}
 
 
 def peer_pod(name: str, runtime_class: str | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ seconds, so that new credentials are taken up without a restart.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,6 +117,7 @@ class Clouds:
         self._factories = dict(factories)
         self._configs = manager.informer(PeerPodConfig)
         self._found: dict[tuple[str, str, str], tuple[float, Cloud]] = {}
+        self._finding: dict[tuple[str, str, str], asyncio.Lock] = {}
         self._made: dict[tuple[str, str, str, str], Provider] = {}
         self._cluster_uids: dict[str, str] = {}
         self.metrics = CloudMetrics(manager)
@@ -123,9 +125,19 @@ class Clouds:
     async def find(self, client: Client, name: str, namespace: str) -> Cloud:
         """The provider of this name. Raises ProviderError when there is none, or its settings are not enough."""
         key = (client.cluster or "root", name, namespace)
+        if (known := self._fresh(key)) is not None:
+            return known
+        async with self._finding.setdefault(key, asyncio.Lock()):  # many records ask at once; one of them looks
+            return self._fresh(key) or await self._look(client, key)
+
+    def _fresh(self, key: tuple[str, str, str]) -> Cloud | None:
+        known = self._found.get(key)
+        is_fresh = known is not None and self._manager.environment.monotonic() - known[0] < FRESH
+        return known[1] if known is not None and is_fresh else None
+
+    async def _look(self, client: Client, key: tuple[str, str, str]) -> Cloud:
+        _, name, namespace = key
         now = self._manager.environment.monotonic()
-        if (known := self._found.get(key)) is not None and now - known[0] < FRESH:
-            return known[1]
         for config in self._candidates(key[0], namespace):
             settings = await self._reading.settings(client, config)
             if settings.provider == name:

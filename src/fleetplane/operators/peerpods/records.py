@@ -36,6 +36,8 @@ ANSWERS: Final = "ProviderAnswers"
 _OWNER: Final = "peerpods.owner"
 POLL: Final = 1.0
 LOOK_AGAIN: Final = 300.0
+AT_ONCE: Final = 12
+"""Records are looked after so many at a time: enough to keep a slow cloud busy, few enough not to stand in each other's way."""
 _WAITS: Final[Mapping[Failure, tuple[float, float]]] = {
     Failure.THROTTLED: (1.0, 60.0),
     Failure.TIMED_OUT: (2.0, 120.0),
@@ -65,7 +67,7 @@ class Records:
             name="peerpods",
             finalizer=FINALIZER,
             cleanup=self.cleanup,
-            max_concurrent=32,
+            max_concurrent=AT_ONCE,
         )
 
     async def reconcile(self, context: Context[PeerPod], record: PeerPod) -> Result | None:
