@@ -89,7 +89,7 @@ run: $(VENV)/.runtime ## Run the operators here, against that cluster, without w
 	$(FLEETPLANE) operators --install
 
 docker-build: package ## Build the container image IMG for ARCH (amd64, arm64) from Debian packages, without a registry
-	deploy/image/build.sh -t $(IMG) -a $(ARCH)
+	deploy/images/product/build.sh -t $(IMG) -a $(ARCH)
 
 deb: package ## Build a Debian package for this machine into dist/
 	deploy/debian/build.sh

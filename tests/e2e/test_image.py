@@ -24,7 +24,7 @@ from .differential.peers import free_port
 pytestmark = [pytest.mark.e2e, pytest.mark.podman, pytest.mark.soak]
 
 ROOT = Path(__file__).parents[2]
-BUILD = ROOT / "deploy" / "image" / "build.sh"
+BUILD = ROOT / "deploy" / "images" / "product" / "build.sh"
 STRICT = ["--read-only", "--cap-drop=all", "--security-opt=no-new-privileges"]
 
 

@@ -42,7 +42,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $_ := set $webhook "failurePolicy" . }}
 {{- end }}
 {{- range $one := dig "namespaceSelector" "matchExpressions" list $webhook }}
-{{- if eq $one.key "kubernetes.io/metadata.name" }}
+{{- if and (eq $one.key "kubernetes.io/metadata.name") (has "fleetplane-system" $one.values) }}
 {{- $_ := set $one "values" $exempt }}
 {{- end }}
 {{- end }}

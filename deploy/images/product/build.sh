@@ -2,12 +2,12 @@
 # Build the container image without a registry, without root and without running anything of the target: a root of Debian
 # packages that are unpacked and not configured, and wheels. So arm64 is built on amd64 as quickly, and the other way round.
 #
-#   deploy/image/build.sh [-t IMAGE] [-a amd64|arm64] [-d SUITE] [WHEEL]
+#   deploy/images/product/build.sh [-t IMAGE] [-a amd64|arm64] [-d SUITE] [WHEEL]
 #
 # Needs mmdebstrap (apt-get install mmdebstrap), pip, and podman, buildah or docker. WHEEL is by default the one in dist/.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-root=$(cd "$here/../.." && pwd)
+root=$(cd "$here/../../.." && pwd)
 image=localhost/fleetplane:latest
 arch=$(dpkg --print-architecture 2>/dev/null || echo amd64)
 suite=bookworm
