@@ -70,7 +70,7 @@ async def _story(client: RestClient) -> None:
         assert made["metadata"]["annotations"][VCPUS] == "2"
         assert ORIGINAL in made["metadata"]["annotations"]
         assert plain["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "1500m"}
-        with pytest.raises(ApiError, match="spec.limit"):
+        with pytest.raises(ApiError, match=r"spec\.limit"):
             await client.create(PeerPodConfig, {**BAD, "metadata": {"name": "bad"}}, "default")
 
 
