@@ -32,9 +32,7 @@ class RunningPlane:
         return self.process.wait(30)
 
 
-def start_plane(
-    data_dir: Path, *options: str, runtime: str = "simulated"
-) -> RunningPlane:
+def start_plane(data_dir: Path, *options: str, runtime: str = "simulated") -> RunningPlane:
     """Start ``fleetplane up`` and wait for its ready line."""
     command = [
         sys.executable,
@@ -65,10 +63,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlane]:
 
 def kubectls() -> list[str]:
     """Every kubectl on this machine, by its path; at least an empty marker so that the skip is shown."""
-    found = {
-        os.path.realpath(path)
-        for path in Path("/usr/lib/google-cloud-sdk/bin").glob("kubectl.1.*")
-    }
+    found = {os.path.realpath(path) for path in Path("/usr/lib/google-cloud-sdk/bin").glob("kubectl.1.*")}
     if not found:
         path = shutil.which("kubectl")
         found = {os.path.realpath(path)} if path else set()
@@ -91,9 +86,7 @@ def newest_kubectl() -> tuple[int, str]:
         )
         found.append(
             (
-                int(
-                    re.sub(r"\D", "", json.loads(told.stdout)["clientVersion"]["minor"])
-                ),
+                int(re.sub(r"\D", "", json.loads(told.stdout)["clientVersion"]["minor"])),
                 path,
             )
         )
@@ -120,9 +113,6 @@ class Kubectl:
         return done.stdout + ("" if check else done.stderr)
 
 
-@pytest.fixture(
-    params=kubectls()
-    or [pytest.param("", marks=pytest.mark.skip(reason="there is no kubectl here"))]
-)
+@pytest.fixture(params=kubectls() or [pytest.param("", marks=pytest.mark.skip(reason="there is no kubectl here"))])
 def kubectl(request: pytest.FixtureRequest, plane: RunningPlane) -> Kubectl:
     return Kubectl(request.param, plane)

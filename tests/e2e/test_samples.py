@@ -16,9 +16,7 @@ SAMPLES = Path(__file__).parents[2] / "config" / "samples"
 def test_every_sample_is_taken_works_and_goes(plane: RunningPlane) -> None:
     minor, path = newest_kubectl()
     if minor < 21:
-        pytest.skip(
-            "there is no kubectl, or only one before 1.21, whose kustomize takes no folders as resources"
-        )
+        pytest.skip("there is no kubectl, or only one before 1.21, whose kustomize takes no folders as resources")
     kubectl = Kubectl(path, plane)
 
     kubectl.run("apply", "-k", str(SAMPLES))
