@@ -23,8 +23,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -101,6 +102,10 @@ async def measure(client: Client, host: HostFacts, rounds: int, together: int) -
     report(f"{together} at once", [all_ours], [all_by_hand])
 
 
+REST_SECONDS = 20.0
+
+Answer = TypeVar("Answer")
+
 STATIC_POD = """
 apiVersion: v1
 kind: Pod
@@ -163,6 +168,72 @@ def stop(process: subprocess.Popen[str], data: Path) -> None:
         asyncio.run(remove_local_node(node, SystemEnvironment()))
 
 
+async def steady(client: Client, names: list[str]) -> dict[str, tuple[str, int]]:
+    """Container and restarts of each, once all are ready."""
+    while True:
+        found = {pod["metadata"]["name"]: pod for pod in (await client.list(PODS, "default")).items}
+        statuses = {name: (found.get(name, {}).get("status", {}).get("containerStatuses") or [{}])[0] for name in names}
+        if all(one.get("ready") for one in statuses.values()):
+            return {name: (one["containerID"], one["restartCount"]) for name, one in statuses.items()}
+        await asyncio.sleep(0.02)
+
+
+def killed_agent(directory: Path, count: int) -> None:
+    """``kill -9`` of everything of ours with pods running, and how long a new start takes to know and show them all."""
+    data, names = directory / "killed", [f"kept-{number}" for number in range(count)]
+    process = start(data, "--operators", "none")
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("ready ")
+        before = asyncio.run(with_client(data, lambda client: run_all(client, names)))
+        process.kill()
+        process.wait()
+        process = start(data, "--operators", "none")
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("ready ")
+        began = time.perf_counter()
+        after = asyncio.run(with_client(data, lambda client: steady(client, names)))
+        taken = time.perf_counter() - began
+        assert after == before, "a container was made anew"
+        asyncio.run(with_client(data, lambda client: at_rest(client, names, process.pid)))
+    finally:
+        stop(process, data)
+    print(f"killed with {count} pods: all shown as they are {taken:.2f} s after ready, no container touched")
+
+
+async def run_all(client: Client, names: list[str]) -> dict[str, tuple[str, int]]:
+    await asyncio.gather(*(client.create(PODS, pod(name), "default") for name in names))
+    return await steady(client, names)
+
+
+async def at_rest(client: Client, names: list[str], pid: int) -> None:
+    """What the whole plane with its node uses while nothing happens; the agent is a part of it."""
+    await asyncio.sleep(5)
+    before, began = used_cpu(pid), time.perf_counter()
+    await asyncio.sleep(REST_SECONDS)
+    share = (used_cpu(pid) - before) / (time.perf_counter() - began)
+    pages = resident_pages(pid)
+    megabytes = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    print(f"plane and node at rest with {len(names)} pods: {share:.1%} of a core, {megabytes:.0f} MB resident")
+
+
+def resident_pages(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+
+
+def used_cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def with_client(data: Path, work: Callable[[Client], Awaitable[Answer]]) -> Answer:
+    client = await connect_to(find_access(data / "admin.kubeconfig"))
+    try:
+        return await work(client)
+    finally:
+        await client.close()
+
+
 def report(what: str, ours: list[float], theirs: list[float]) -> None:
     mine, other = statistics.median(ours) * 1000, statistics.median(theirs) * 1000
     print(
@@ -183,6 +254,7 @@ def main() -> None:
         subprocess.run([host.podman, "import", "-q", str(archive), image.NAME], stdout=subprocess.DEVNULL, check=True)
         print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         cold_boots(Path(directory) / "cold", options.boots)
+        killed_agent(Path(directory), options.together)
         data = Path(directory) / "data"
         process = start(data, "--operators", "none")
         try:

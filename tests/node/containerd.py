@@ -46,6 +46,7 @@ def _configuration(directory: Path, bridge: str) -> str:
             "type": "bridge",
             "bridge": bridge,
             "isGateway": True,
+            "isDefaultGateway": True,
             "ipMasq": False,
             "ipam": {"type": "host-local", "ranges": ranges, "dataDir": str(directory / "ipam")},
         }

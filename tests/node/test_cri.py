@@ -16,7 +16,7 @@ from tests.node.containerd import containerd, why_not_containerd
 from tests.node.test_real_node import create, in_phase, log, pod, until, waits_for
 
 from fleetplane.client.protocol import Client
-from fleetplane.model.builtin.types import NODES, PODS, RUNTIME_CLASSES
+from fleetplane.model.builtin.types import NODES, PODS, RUNTIME_CLASSES, SERVICES
 from fleetplane.model.environment import SystemEnvironment
 from fleetplane.node import freezer
 from fleetplane.node.check import check_cri
@@ -254,6 +254,27 @@ class TestPlane:
             while not any("odd" in one for one in await _messages(stage.client, "FailedCreatePodSandBox")):
                 await asyncio.sleep(0.05)
         await stage.client.delete(PODS, "odd", "default")
+
+    async def test_services_and_names_work_behind_the_cni_bridge(self, stage: Stage) -> None:
+        (node,) = (await stage.client.list(NODES)).items
+        if not node["spec"].get("podCIDRs"):
+            pytest.skip("the CNI plug-ins are not installed")
+        web = pod("cri-web", "sh", "-c", "cd /tmp; echo found > index.html; exec httpd -f -p 8080")
+        web["metadata"]["labels"] = {"app": "cri-web"}
+        await create(stage.client, web)
+        spec = {"selector": {"app": "cri-web"}, "ports": [{"port": 80, "targetPort": 8080}]}
+        made = await stage.client.create(SERVICES, {"metadata": {"name": "cri-web"}, "spec": spec}, "default")
+        address = made["spec"]["clusterIP"]
+        script = (
+            "until nslookup -type=a cri-web.default.svc.cluster.local | grep -q " + address + "; do sleep 0.1; done; "
+            "until printf 'GET /index.html HTTP/1.0\\r\\n\\r\\n' | nc -w 2 " + address + " 80 | grep found; "
+            "do sleep 0.1; done"
+        )
+        await create(stage.client, pod("cri-asking", "sh", "-c", script, restartPolicy="Never"))
+
+        await until(stage.client, "cri-asking", in_phase("Succeeded"), seconds=40)
+        for name in ("cri-web", "cri-asking"):
+            await stage.client.delete(PODS, name, "default")
 
     async def test_check_tells_about_it(self, stage: Stage) -> None:
         finding = await check_cri(stage.socket)

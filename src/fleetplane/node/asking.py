@@ -17,6 +17,7 @@ from multidict import CIMultiDict
 
 from fleetplane.model.protobuf.errors import DecodeError
 from fleetplane.model.protobuf.messages import decode, encode, text, whole
+from fleetplane.node.grpc_library import load_grpc
 from fleetplane.node.pod import ContainerView
 from fleetplane.node.probes import Answer
 
@@ -137,12 +138,12 @@ class NetworkAsker:
     ) -> Answer:
         """The standard health service (``grpc.health.v1.Health/Check``) answering SERVING."""
         try:
-            from grpc import StatusCode  # noqa: PLC0415 - an extra, loaded only where a probe wants it
-            from grpc import aio as grpc_aio  # noqa: PLC0415
+            library = load_grpc()
         except ImportError:
             return Answer(False, "gRPC probes need the package grpcio: install fleetplane[grpc]")
         if not addresses:
             return Answer(False, "the pod has no address to ask")
+        codes, grpc_aio = library.StatusCode, library.aio
         request = encode(_HealthRequest(str(grpc.get("service") or "")))
         target = f"{bracketed(addresses[0])}:{port_number(container, grpc.get('port'))}"
         try:
@@ -152,10 +153,10 @@ class NetworkAsker:
                 call = channel.unary_unary("/grpc.health.v1.Health/Check")
                 reply: bytes = await call(request, timeout=timeout_seconds)
         except grpc_aio.AioRpcError as error:
-            if error.code() is StatusCode.DEADLINE_EXCEEDED:
+            if error.code() is codes.DEADLINE_EXCEEDED:
                 within = f"{timeout_seconds:g}s" if timeout_seconds >= 1 else f"{timeout_seconds * 1000:g}ms"
                 return Answer(False, f'timeout: failed to connect service "{target}" within {within}')
-            if error.code() is StatusCode.UNIMPLEMENTED:
+            if error.code() is codes.UNIMPLEMENTED:
                 words = "this server does not implement the grpc health protocol (grpc.health.v1.Health)"
                 return Answer(False, f"error: {words}")
             return Answer(False, f"error: health rpc failed: {error.details()}")

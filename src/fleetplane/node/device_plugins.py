@@ -32,6 +32,7 @@ from fleetplane.node import device_plugin_messages as api
 from fleetplane.node.building import ConfigFailure
 from fleetplane.node.devices import Devices
 from fleetplane.node.files import held, read_json, write_private
+from fleetplane.node.grpc_library import load_grpc
 from fleetplane.node.pod import ContainerView, PodView
 from fleetplane.node.runtime import Device, Mount
 
@@ -126,7 +127,7 @@ class DevicePlugins:
     async def _serve(self) -> None:
         """Until our socket is taken away."""
         try:
-            import grpc  # noqa: PLC0415 - an extra, loaded only where plugins are wanted
+            grpc = await asyncio.to_thread(load_grpc)
         except ImportError:
             _log.warning("device plugins need the package grpcio: install fleetplane[grpc]")
             await asyncio.Event().wait()
@@ -136,7 +137,7 @@ class DevicePlugins:
             mark = await asyncio.to_thread(_mark, path)
             while True:
                 await asyncio.sleep(LOOK_SECONDS)
-                if await asyncio.to_thread(_mark, path) != mark:
+                if mark is None or await asyncio.to_thread(_mark, path) != mark:
                     break
             for follower in self._followers.values():
                 follower.cancel()

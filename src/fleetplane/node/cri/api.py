@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 from fleetplane.model.protobuf.errors import DecodeError
 from fleetplane.model.protobuf.messages import decode, encode
+from fleetplane.node.grpc_library import load_grpc
 from fleetplane.node.runtime import NotThere, RuntimeFailure
 
 RUNTIME: Final = "/runtime.v1.RuntimeService/"
@@ -29,7 +30,7 @@ class CriApi:
 
     def __init__(self, socket: str) -> None:
         try:
-            import grpc  # noqa: PLC0415 - an extra, loaded only where such a runtime is used
+            grpc = load_grpc()
         except ImportError:
             raise RuntimeFailure(
                 "a CRI runtime needs the package grpcio: install fleetplane[grpc], or use --runtime podman"

@@ -11,6 +11,7 @@ import asyncio
 import importlib.util
 import logging
 import random
+import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +39,11 @@ def why_no_dns() -> str:
     return ""
 
 
+_IP_FREEBIND: Final = 15
+_IPV6_FREEBIND: Final = 78
+"""Of Linux; Python has no names for them."""
+
+
 class DnsServer:
     """``zone`` may be replaced at any time; ``upstream`` are the host's resolvers."""
 
@@ -54,9 +60,11 @@ class DnsServer:
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             for address in addresses:
-                transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), local_addr=(address, port))
+                datagrams = _bound(socket.SOCK_DGRAM, address, port)
+                transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=datagrams)
                 stack.callback(transport.close)
-                server = await asyncio.start_server(self._connection, address, port, limit=65_540)
+                listening = _bound(socket.SOCK_STREAM, address, port)
+                server = await asyncio.start_server(self._connection, sock=listening, limit=65_540)
                 stack.callback(server.close)
             try:
                 yield
@@ -159,6 +167,26 @@ class DnsServer:
             except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
                 _log.debug("resolver %s did not answer: %s", server, error)
         return b""
+
+
+def _bound(kind: int, address: str, port: int) -> socket.socket:
+    """A socket at an address the machine may get only later: a CNI bridge is made with the first pod. Raises OSError."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    made = socket.socket(family, kind)
+    try:
+        if kind == socket.SOCK_STREAM:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET:
+            made.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        else:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+        made.setblocking(False)
+        made.bind((address, port))
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 class _Datagrams(asyncio.DatagramProtocol):
