@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleetplane.interfaces.cli.demo_image import import_demo_image
+from fleetplane.node import freezer
 from fleetplane.node.podman.host import HostFacts, look_at_host
 from fleetplane.node.processes import CommandFailure, run_command
 from fleetplane.node.runtime import Label
@@ -39,6 +40,16 @@ class Container:
     def running(self) -> bool:
         """It has a process, frozen or not."""
         return self.status in {"running", "paused"}
+
+    def is_frozen(self) -> bool:
+        """By Podman, or behind its back by the kernel's freezer."""
+        try:
+            lines = Path(f"/proc/{self.pid}/cgroup").read_text().splitlines()
+        except OSError:
+            return False
+        groups = {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
+        path = groups.get("freezer") or groups.get("")
+        return self.status == "paused" or (path is not None and freezer.is_frozen(path))
 
 
 class Containers:

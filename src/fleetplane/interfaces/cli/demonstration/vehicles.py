@@ -76,7 +76,7 @@ async def switched(stage: Stage, say: Say) -> Outcome:
     """The active's process is killed; the standby takes over. Measured from the kill to the standby's first word."""
     await stage.apply(stage.place.root / "brake.yaml")
     say("waiting for an active and a standby")
-    before: Object = await until(lambda: _redundant(stage))
+    before: Object = await until(lambda: _redundant(stage, say))
     active = next(one for one in before["status"]["instances"] if one["role"] == "active")
     standby = next(one for one in before["status"]["instances"] if one["role"] == "passive")
     pod = await stage.client.get(PODS, active["name"], BRAKE_NAMESPACE)
@@ -84,6 +84,7 @@ async def switched(stage: Stage, say: Say) -> Outcome:
     if stage.containers is not None and container is None:
         raise StepFailed(f"the plane says that {name(pod)} runs, but Podman has no container of it")
     if stage.containers is not None:
+        say(f"waiting until {standby['name']} is frozen")
         await until(lambda: _frozen(stage, standby["name"]))
     say(f"killing {name(pod)}")
     killed_at, started = stage.environment.now(), time.perf_counter()
@@ -117,17 +118,18 @@ async def _running(stage: Stage, pod_name: str, where: str, say: Say) -> Object 
     return pod if phase == "Running" and (app.get("status") or {}).get("phase") == "Running" else None
 
 
-async def _redundant(stage: Stage) -> Object | None:
+async def _redundant(stage: Stage, say: Say) -> Object | None:
     found = await stage.client.get(VehDeployment, BRAKE, "default")
     states = [(one.get("role"), one.get("state")) for one in (found.get("status") or {}).get("instances") or ()]
+    say("; ".join(f"{role}: {state}" for role, state in states) or "waiting for an active and a standby")
     return found if sorted(states) == [("active", "Running"), ("passive", "Standby")] else None
 
 
 async def _frozen(stage: Stage, standby: str) -> bool:
-    """Whether the standby's processes stand still, by Podman's word: one that still ran would seem to take over at once."""
+    """Whether the standby's processes stand still: one that still ran would seem to take over at once."""
     pod = await stage.client.get(PODS, standby, BRAKE_NAMESPACE)
     container = await stage.containers.of_pod(uid(pod)) if stage.containers else None
-    return container is not None and container.status == "paused"
+    return container is not None and container.is_frozen()
 
 
 async def _took_over(stage: Stage, before: Object) -> Object | None:
