@@ -107,12 +107,20 @@ class Configs:
         name = self._daemon_set_name(context)
         child = adaptor.daemon_set(context.object, name, self._image, settings.digest, sorted(wanted.lost))
         needed = settings.provider not in adaptor.WITHOUT_ADAPTOR and (wanted.shares or not wanted.lost)
-        await context.apply_children([child] if needed else [])
-        await self._report(context, wanted, failures, settings, name)
+        refused = ""
+        try:
+            await context.apply_children([child] if needed else [])
+        except ApiError as error:
+            if error.code not in {403, 409, 422}:
+                raise
+            refused = error.message
+        await self._report(context, wanted, failures, settings, name, refused)
         if conflicts:
             return Result(requeue_after=SOON)
         if failures:
             raise ApiError(503, f"capacity could not be written: {_some(failures.values())}")
+        if refused:
+            raise ApiError(503, f"the adaptor's DaemonSet was refused: {refused}")
         return Result(requeue_after=self._reading.recheck(settings))
 
     async def _intend(self, context: Context[PeerPodConfig], wanted: Plan) -> None:
@@ -172,6 +180,7 @@ class Configs:
         failures: Mapping[str, str],
         settings: adaptor.Settings,
         name: str,
+        refused: str,
     ) -> None:
         found = self._daemon_sets.get(name, context.request.namespace, cluster=context.request.cluster)
         state = (found or {}).get("status") or {}
@@ -180,7 +189,9 @@ class Configs:
             _capacity_condition(wanted, failures),
             _conflict_condition(wanted),
             Condition(CONFIGURED, not settings.reason, settings.reason or "Valid", "; ".join(settings.problems)),
-            _adaptor_condition(settings.provider, found is not None, desired, ready, len(wanted.shares)),
+            Condition(ADAPTOR, False, "Refused", f"the DaemonSet {name} was refused: {refused}")
+            if refused
+            else _adaptor_condition(settings.provider, found is not None, desired, ready, len(wanted.shares)),
         ]
         good = {CAPACITY: "True", CONFLICT: "False", CONFIGURED: "True", ADAPTOR: "True"}
         wrong = next((one for one in conditions if one.status_text != good[one.type]), None)
