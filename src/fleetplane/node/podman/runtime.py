@@ -363,12 +363,14 @@ class PodmanRuntime:
                 except NotThere:
                     continue
             elif state.phase in {"running", "paused"}:
-                if self._exits.ended(state.id, state.pid):
-                    state = await self._ended_state(await self._settled(state.id), sandbox_id)
-                else:
-                    self._exits.watch(state.id, state.pid, state.pod_uid)
-                    with contextlib.suppress(NotThere):
+                try:
+                    if self._exits.ended(state.id, state.pid):
+                        state = await self._ended_state(await self._settled(state.id), sandbox_id)
+                    else:
+                        self._exits.watch(state.id, state.pid, state.pod_uid)
                         state = await self._with_freezer(state)
+                except NotThere:
+                    continue
             found.append(state)
         return found
 
