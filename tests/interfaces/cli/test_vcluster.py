@@ -19,6 +19,7 @@ from fleetplane.model import yaml as kube_yaml
 from fleetplane.model.objects import Object
 
 _numbers = itertools.count(1)
+CLI = (sys.executable, "-m", "fleetplane.interfaces.cli")
 IMAGE = "registry:5000/kink:v1.23-ubuntu"
 
 
@@ -101,6 +102,18 @@ def test_list_and_delete(cli: Cli, made: str) -> None:
 
     assert (deleted.code, "deleted" in deleted.out) == (0, True)
     assert made not in cli("vcluster", "list").out
+
+
+def test_a_snapshot_becomes_another_cluster_with_its_content(cli: Cli, made: str) -> None:
+    assert cli("vcluster", "connect", made, "--", *CLI, "label", "namespace", "default", "kept=yes").code == 0
+
+    taken = cli("vcluster", "snapshot", made, "--name", "before", "-o", "json")
+    restored = cli("vcluster", "restore", "copy", "--from", "before", "-o", "json")
+
+    assert (taken.code, taken.json["status"]["phase"]) == (0, "Done")
+    assert (restored.code, restored.json["spec"]["restoreFrom"]) == (0, "before")
+    assert "kept=yes" in cli("vcluster", "connect", "copy", "--", *CLI, "get", "namespaces", "--show-labels").out
+    assert cli("vcluster", "delete", "copy").code == 0
 
 
 def test_what_cannot_be_done_is_said_in_one_sentence(cli: Cli, made: str) -> None:
