@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
+import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -285,3 +289,43 @@ async def test_an_answer_beyond_the_limit_is_refused(monkeypatch: Any) -> None:
     async with serving(answering(endless)) as pool:
         with pytest.raises(MalformedAnswer, match="larger than 100000"):
             await ask(pool)
+
+
+async def test_a_connection_given_up_half_made_does_not_stand_in_the_way_of_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Given up just as the handshake ends: the loop still says goodbye on it, so its number must stay its own."""
+    loop, authority = asyncio.get_running_loop(), trustme.CA()
+    theirs, ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(theirs)
+    authority.configure_trust(ours)
+    create, over = loop.create_connection, threading.Event()
+
+    async def given_up(*arguments: Any, **more: Any) -> Any:
+        transport, _ = await create(*arguments, **more)
+        transport.close()
+        raise TimeoutError
+
+    def serve(listening: socket.socket) -> None:  # never says goodbye
+        kept = [theirs.wrap_socket(listening.accept()[0], server_side=True) for _ in range(2)]
+        over.wait(10)
+        for one in kept:
+            one.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving_them = asyncio.ensure_future(asyncio.to_thread(serve, listening))
+        pool = Pool(Target("127.0.0.1", listening.getsockname()[1], tls=ours), 5)
+        monkeypatch.setattr(loop, "create_connection", given_up)
+        with pytest.raises((ConnectionLost, TimeoutError)):
+            await ask(pool)
+        monkeypatch.setattr(loop, "create_connection", create)
+        second = asyncio.ensure_future(ask(pool))
+        await asyncio.wait([second], timeout=0.5)
+        hopeful = not second.done()  # connected, and waiting for an answer
+        second.cancel()
+        over.set()
+        await serving_them
+        await asyncio.gather(second, return_exceptions=True)
+        await pool.close()
+
+    assert hopeful, second

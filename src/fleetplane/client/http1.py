@@ -12,6 +12,7 @@ well-formed closes the connection. A connection on which anything went wrong is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections import deque
@@ -397,7 +398,10 @@ class Pool:
                         Connection, sock=connected, ssl=to.tls, server_hostname=tls_name
                     )
                 except BaseException:
-                    connected.close()
+                    # The loop owns the socket by now, and may still watch it: closing it here would give its number to the
+                    # next connection, which the loop then refuses. Ended it is noticed, and closed by its owner.
+                    with contextlib.suppress(OSError):
+                        connected.shutdown(socket.SHUT_RDWR)
                     raise
         self._open.add(connection)
         return connection
