@@ -160,7 +160,7 @@ class Qemu:
 
     async def delete(self, id: str) -> None:
         folder = self._folder(id)
-        if not folder.is_dir():
+        if not folder.is_dir() and not _unwritten(folder).is_dir():
             return
         async with _alone(self._host.folder, id):
             with contextlib.suppress(QmpFailure):
@@ -171,7 +171,8 @@ class Qemu:
                         os.kill(pid, signal.SIGKILL)
                 if not await _released(folder, QUIT_SECONDS):
                     raise ProviderError(Failure.TIMED_OUT, f"QEMU of {id} does not end")
-            await asyncio.to_thread(shutil.rmtree, folder)
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, _unwritten(folder), ignore_errors=True)
 
     async def list(self, tags: Mapping[str, str]) -> Sequence[Instance]:
         found = await asyncio.to_thread(lambda: [_look(one) for one in self._folders()])
@@ -230,7 +231,7 @@ class Qemu:
             "addresses": list(spec.addresses),
             "mac": spec.mac,
         }
-        fresh = folder.with_name(f".new-{folder.name}")
+        fresh = _unwritten(folder)
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700, parents=True)
         _write(fresh / "user-data", spec.user_data.encode())
@@ -321,6 +322,11 @@ async def _started(folder: Path, alive: int) -> None:
 
 def _inside(namespace: str) -> list[str]:
     return ["nsenter", f"--net={namespace}", "--"] if namespace else []
+
+
+def _unwritten(folder: Path) -> Path:
+    """Where a wish is until it is whole; it may stay if whoever writes it is killed, and the next one of it takes its place."""
+    return folder.with_name(f".new-{folder.name}")
 
 
 def _id_of(token: str) -> str:
