@@ -226,3 +226,19 @@ async def test_deleting_leaves_no_sets_services_pods_or_volumes(stage: Stage) ->
 
 def test_the_fake_gives_a_config() -> None:
     assert "Config" in CONFIG
+
+
+@staged()
+async def test_while_a_node_leaves_the_status_speaks_of_before(stage: Stage) -> None:
+    await stage.make("one", annotations=OPEN, nodes=nodes(workers=1))
+    await stage.phase("one", "Running")
+    stage.machines.seconds = 5.0
+
+    changed = await stage.client.patch(Vk8s, "one", {"spec": {"nodes": nodes(workers=0)}}, "default")
+    await asyncio.sleep(8)
+
+    assert (await stage.status("one"))["observedGeneration"] < changed["metadata"]["generation"]
+    await stage.client.delete(Vk8s, "one", "default")
+    before = stage.environment.monotonic()
+    await stage.gone(Vk8s, "one")
+    assert stage.environment.monotonic() - before < 15, "deleting does not wait for a node that leaves"

@@ -84,6 +84,11 @@ def pod_seen(pod: Object | None, owner: Object | None) -> PodSeen:
     return PodSeen(str(status.get("phase") or "Pending"), **common)
 
 
+def not_yet(obj: Mapping[str, Any]) -> Object:
+    """For what is told before the whole is looked at: the status goes on speaking of the generation it spoke of."""
+    return {"observedGeneration": int((obj.get("status") or {}).get("observedGeneration") or 0)}
+
+
 def records_of(obj: Mapping[str, Any]) -> dict[Step, Record]:
     status = obj.get("status") or {}
     found = {Step(key): record_of(value) for key, value in (status.get("steps") or {}).items()}

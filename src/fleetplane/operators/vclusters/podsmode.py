@@ -21,7 +21,7 @@ from fleetplane.model.builtin.types import (
     STORAGE_CLASSES,
 )
 from fleetplane.model.errors import ApiError
-from fleetplane.model.objects import is_deleting, name, uid
+from fleetplane.model.objects import Object, is_deleting, name, uid
 from fleetplane.operators.vclusters import accounts, machines, observing, plan, ports, rounds
 from fleetplane.operators.vclusters.execs import PodMachines
 from fleetplane.operators.vclusters.guests import delete
@@ -54,7 +54,8 @@ class PodsMode:
             await context.set_status({"phase": "Waiting", "message": "creating node", "mode": "pods"})
             return Result(requeue_after=PORT_AGAIN)
         await self._have_storage_class(context.client)
-        await self._scale_in(context, vcluster)
+        if not await self._scale_in(context, vcluster):
+            return Result(requeue_after=0.01)
         await self._apply(context, vcluster, addresses, taken)
         result = await rounds.run(_Round(self, context, vcluster))
         if result.decision.restart:
@@ -103,7 +104,8 @@ class PodsMode:
     async def _tell_ports(self, context: Context[Vk8s], taken: Sequence[ports.Conflict]) -> None:
         why = ports.told(taken, context.request.namespace)
         reason = "NodePortTaken" if taken else "Available"
-        await context.set_status(None, Condition("PortsAvailable", not taken, reason, why))
+        told = Condition("PortsAvailable", not taken, reason, why)
+        await context.set_status(observing.not_yet(context.object), told)
 
     # -- what is done
 
@@ -173,8 +175,8 @@ class PodsMode:
             reservations=self.reservations(context, vcluster),
         )
 
-    async def _scale_in(self, context: Context[Vk8s], vcluster: Vk8s) -> None:
-        """Nodes that are no longer wanted leave their cluster before their machine goes."""
+    async def _scale_in(self, context: Context[Vk8s], vcluster: Vk8s) -> bool:
+        """Nodes that are no longer wanted leave their cluster before their machine goes. False: it was cut off."""
         wanted = {node.name for node in vcluster.spec.nodes}
         surplus = [
             one
@@ -182,23 +184,28 @@ class PodsMode:
             if one.get("kind") == "StatefulSet" and name(one) not in wanted and not is_deleting(one)
         ]
         if not surplus:
-            return
+            return True
+        around = _Round(self, context, vcluster)
         site = self.site(context, vcluster)
         master_runs = self.pod(context, vcluster.namespace, site.master).runs
         for one in surplus:
             if master_runs and not observing.is_stopped(vcluster):
                 try:
-                    await self.steps.remove_node(site, name(one))
+                    if not await rounds.unless(around.is_interrupted, self.steps.remove_node(site, name(one))):
+                        return False
                 except (StepFailed, StepPending, ApiError, TimeoutError) as error:
                     context.event("DrainFailed", f"{name(one)} leaves without being drained: {error}", warning=True)
             await delete(context.client, STATEFUL_SETS, one)
             if vcluster.spec.volume_policy == "delete":
                 await self._delete_claim(context, vcluster.namespace, name(one))
             context.event("NodeRemoved", f"node {name(one)} has left the cluster")
-            await context.set_status({"vnodeKubernetesSetupStatuses": {name(one): None}})
+            gone: Object = {"vnodeKubernetesSetupStatuses": {name(one): None}}
+            await context.set_status(gone | observing.not_yet(context.object))
         if len(wanted) == 1:  # a master alone carries the workload again
             again = {site.master: {"steps": {plan.UNTAINT: None}}}
-            await context.set_status({"vnodeKubernetesSetupStatuses": again, "steps": {plan.TAINT: None}})
+            anew: Object = {"vnodeKubernetesSetupStatuses": again, "steps": {plan.TAINT: None}}
+            await context.set_status(anew | observing.not_yet(context.object))
+        return True
 
     async def _replace(self, context: Context[Vk8s], vcluster: Vk8s, node: str) -> None:
         found = self._pods.get_key(ObjectKey(context.request.cluster, vcluster.namespace, machines.pod_name(node)))

@@ -17,6 +17,7 @@ from fleetplane.operators.vclusters.guests import delete
 from fleetplane.operators.vclusters.kinds import LOGICAL_CLUSTERS, USED_AT, Vk8s, Vk8sPolicy, mode_of
 from fleetplane.operators.vclusters.lifetimes import Limits, Rest, Seen
 from fleetplane.operators.vclusters.logical import LogicalMode
+from fleetplane.operators.vclusters.observing import not_yet
 from fleetplane.operators.vclusters.podsmode import PodsMode
 from fleetplane.operators.vclusters.steps import StepFailed, StepPending
 
@@ -130,6 +131,9 @@ class Resting:
             status["asleepSince"] = timestamp(context.now()) if found.asleep else None
             reason, words = ("FellAsleep", "nobody has used it") if found.asleep else ("WokeUp", "somebody uses it")
             context.event(reason, words)
+        if not (status or condition(context.object, "Asleep") is None):
+            return
+        status |= not_yet(context.object)
         told = [Condition("Asleep", found.asleep, "Idle" if found.asleep else "InUse")]
         await context.set_status(status, *(told if limits.sleep_after is not None or was else []))
 

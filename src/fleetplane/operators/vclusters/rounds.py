@@ -8,8 +8,8 @@ what they had begun is found by the next round.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Final, NamedTuple, Protocol
 
 from fleetplane.model.errors import ApiError
 from fleetplane.operators.vclusters import plan
@@ -88,6 +88,20 @@ async def run(world: World) -> Result:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def unless(is_interrupted: Callable[[], bool], work: Coroutine[Any, Any, None]) -> bool:
+    """Do it, but not longer than it is wanted: false when it was cut off. Raises what it raises."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait([task], timeout=LOOK))[0]:
+            if is_interrupted():
+                return False
+        task.result()
+        return True
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _one(take: Callable[[Step, Record], Awaitable[None]], step: Step, before: Record) -> Ended:
