@@ -25,7 +25,7 @@ from fleetplane.model.environment import SystemEnvironment
 from fleetplane.node.local import remove_local_node
 from fleetplane.node.network import why_no_bridge
 
-pytestmark = [pytest.mark.e2e, pytest.mark.podman]
+pytestmark = [pytest.mark.e2e, pytest.mark.podman, pytest.mark.xdist_group("podman")]
 
 NETWORK = "198.18.77"
 """Of a range for tests of networks (RFC 2544)."""
@@ -160,9 +160,9 @@ def test_pods_and_services_are_reached_across_nodes(tmp_path: Path) -> None:
             with nodes(plane, [first, second], tmp_path):
                 _reach_each_other(cluster, first, second)
         finally:
-            plane.stop()
             for name in (first, second):
                 asyncio.run(remove_local_node(tmp_path / name / "nodes" / name, SystemEnvironment()))
+            plane.stop()
 
 
 def _reach_each_other(cluster: Cluster, first: str, second: str) -> None:
