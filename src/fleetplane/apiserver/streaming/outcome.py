@@ -1,8 +1,9 @@
 """``pods/exec`` for programs: a command, its input and its whole outcome in one request and one answer.
 
 Controllers run commands; they want no channels but an exit code, also from inside this process, where no connection can be
-upgraded. Asked for by ``Accept: application/vnd.fleetplane.exec+json``; the body is the command's input. Output beyond the
-limit is cut, and a command that takes longer than ``timeoutSeconds`` (five minutes unless said) is closed and answered 504.
+upgraded. Asked for by ``Accept: application/vnd.fleetplane.exec+json, application/json`` (errors are told in the second); the
+body is the command's input. Output beyond the limit is cut, and a command that takes longer than ``timeoutSeconds`` (five
+minutes unless said) is closed and answered 504.
 """
 
 from __future__ import annotations
