@@ -292,6 +292,7 @@ class Life:
 
     def _scale_in(self) -> bool:
         for node in [name for name in self.sets if name not in self.nodes]:
+            self.records = {step: record for step, record in self.records.items() if step.node != node}
             if self.pods.get("m") and self.pods["m"].running and not self.paused:
                 leaving = self.steps.remove_node(self.site(), node)
                 if not self._drive(leaving):
@@ -301,7 +302,6 @@ class Life:
             self.volumes.discard(node)
             self._forget(f"{node}-0")
             self.versions.pop(node, None)
-            self.records = {step: record for step, record in self.records.items() if step.node != node}
             if len(self.nodes) == 1:
                 self.records.pop(Step(plan.TAINT), None)
                 self.records.pop(Step(plan.UNTAINT, "m"), None)

@@ -189,6 +189,9 @@ class PodsMode:
         site = self.site(context, vcluster)
         master_runs = self.pod(context, vcluster.namespace, site.master).runs
         for one in surplus:
+            # Forgotten before it is taken out: cut off in between and wanted again, it joins anew.
+            gone: Object = {"vnodeKubernetesSetupStatuses": {name(one): None}}
+            await context.set_status(gone | observing.not_yet(context.object))
             if master_runs and not observing.is_stopped(vcluster):
                 try:
                     if not await rounds.unless(around.is_interrupted, self.steps.remove_node(site, name(one))):
@@ -199,8 +202,6 @@ class PodsMode:
             if vcluster.spec.volume_policy == "delete":
                 await self._delete_claim(context, vcluster.namespace, name(one))
             context.event("NodeRemoved", f"node {name(one)} has left the cluster")
-            gone: Object = {"vnodeKubernetesSetupStatuses": {name(one): None}}
-            await context.set_status(gone | observing.not_yet(context.object))
         if len(wanted) == 1:  # a master alone carries the workload again
             again = {site.master: {"steps": {plan.UNTAINT: None}}}
             anew: Object = {"vnodeKubernetesSetupStatuses": again, "steps": {plan.TAINT: None}}
