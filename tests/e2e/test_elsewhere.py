@@ -148,6 +148,10 @@ def every_operator_works(place: Place, webhooks: int) -> None:
                 str(ROOT / "config" / "samples" / folder),
                 "--timeout=60s",
             )
+        ours = (
+            "vehpods,vehdeployments,vehapplications,vk8s,peerpods,peerpodconfigs"  # parts of the samples go after them
+        )
+        place.until(lambda: place.kubectl("get", ours, "-A", "-o", "name") == "", "the operators have cleaned up")
     forbidden = [line for line in place.log().splitlines() if "forbidden" in line.lower()]
     assert forbidden == []
 
