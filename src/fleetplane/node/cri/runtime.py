@@ -331,7 +331,7 @@ class CriRuntime:
         with contextlib.suppress(NotThere):
             status = (await self._status(container_id)).status
             path = status.log_path if status is not None else ""
-            await self._call("RemoveContainer", cri.ContainerId(container_id), cri.Empty)
+            await self._remove_ended(container_id)
         if path:
             for file in (Path(path), _rotated(Path(path))):
                 await asyncio.to_thread(file.unlink, missing_ok=True)
@@ -339,6 +339,19 @@ class CriRuntime:
         self._starved.pop(container_id, None)
         self._stopped.discard(container_id)
         self._exits.forget(container_id)
+
+    async def _remove_ended(self, container_id: str) -> None:
+        """containerd refuses for a moment to remove what it has just ended itself."""
+        until = self._environment.monotonic() + SETTLE_SECONDS
+        while True:
+            try:
+                await self._call("RemoveContainer", cri.ContainerId(container_id), cri.Empty)
+            except RuntimeFailure as error:
+                if "still running" not in str(error) or self._environment.monotonic() > until:
+                    raise
+                await asyncio.sleep(0.05)
+            else:
+                return
 
     async def containers(self, pod_uid: str = "") -> Sequence[ContainerState]:
         found = []
