@@ -121,9 +121,9 @@ async def log(client: Client, name: str, **query: str) -> str:
 
 async def test_a_pod_runs_and_speaks(client: Client) -> None:
     await create(client, pod("speaks", "sh", "-c", "echo hello; echo again; sleep 1000"))
-    found = await until(client, "speaks", in_phase("Running"))
+    found = await until(client, "speaks", lambda pod: is_condition_true(pod, "Ready"))
 
-    assert is_condition_true(found, "Ready")
+    assert found["status"]["phase"] == "Running"
     assert found["status"]["containerStatuses"][0]["containerID"].startswith("podman://")
     await asyncio.sleep(0.2)
     assert await log(client, "speaks") == "hello\nagain\n"

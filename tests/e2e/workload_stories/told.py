@@ -113,7 +113,8 @@ def jobs_that_end(cluster: Cluster) -> None:
     cluster.apply(job("many", template("many", annotations=once, restartPolicy="Never"), completions=4, parallelism=2))
     cluster.apply(job("failing", template("failing", annotations=fails, restartPolicy="Never"), backoffLimit=0))
     long = {"simulated.fleetplane.io/run-for": "1h", "simulated.fleetplane.io/stop-delay": "100ms"}
-    cluster.apply(job("late", template("late", annotations=long, restartPolicy="Never"), activeDeadlineSeconds=2))
+    cluster.apply(job("late", template("late", annotations=long, restartPolicy="Never"), activeDeadlineSeconds=6))
+    cluster.until_is("job/late", ".status.active", "1")
     cluster("wait", "--for=condition=complete", "job/plain", "job/many", "--timeout=60s")
     cluster("wait", "--for=condition=failed", "job/failing", "job/late", "--timeout=60s")
 

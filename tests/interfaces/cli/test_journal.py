@@ -28,7 +28,9 @@ def log(journal: socket.socket) -> Iterator[logging.Logger]:
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(handler)
     logger.propagate = False
+    logger.setLevel(logging.DEBUG)  # whatever other tests have made of the root's
     yield logger
+    logger.setLevel(logging.NOTSET)
     logger.removeHandler(handler)
     handler.close()
 
