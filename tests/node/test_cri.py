@@ -255,6 +255,7 @@ class TestPlane:
                 await asyncio.sleep(0.05)
         await stage.client.delete(PODS, "odd", "default")
 
+    @pytest.mark.soak  # names were not found in one run of many, after others had left rules behind; not explained yet
     async def test_services_and_names_work_behind_the_cni_bridge(self, stage: Stage) -> None:
         (node,) = (await stage.client.list(NODES)).items
         if not node["spec"].get("podCIDRs"):
