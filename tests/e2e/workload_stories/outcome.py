@@ -128,6 +128,11 @@ def _counts(obj: Object) -> Object:
         for key, value in status.items()
         if isinstance(value, int) and value and key not in {"observedGeneration", "collisionCount"}
     }
+    conditions = _conditions(status)
+    if conditions.get("Failed", ("", ""))[1] == "DeadlineExceeded":
+        numbers.pop(
+            "failed", None
+        )  # 1.20 forgets the pods it ended when its first write of the status meets a conflict
     return {
         "replicas": spec.get("replicas"),
         "images": [one["image"] for one in template.get("containers") or ()],
@@ -137,7 +142,7 @@ def _counts(obj: Object) -> Object:
             if "kubernetes.io/" in key and "last-applied" not in key
         },
         "status": numbers,
-        "conditions": _conditions(status),
+        "conditions": conditions,
     }
 
 
