@@ -27,6 +27,7 @@ pytestmark = [
     pytest.mark.podman,
     pytest.mark.timeout(900),
     pytest.mark.xdist_group("podman"),
+    pytest.mark.soak,  # half a minute of three nodes in containers
     pytest.mark.skipif(not look_at_host().podman, reason="Podman is not installed"),
 ]
 CLI = [sys.executable, "-m", "fleetplane.interfaces.cli"]

@@ -89,7 +89,7 @@ async def create(client: Client, made: Object) -> None:
     await client.create(PODS, made, "default")
 
 
-async def until(client: Client, name: str, wanted: Any, seconds: float = 20) -> Object:
+async def until(client: Client, name: str, wanted: Any, seconds: float = 60) -> Object:
     """The pod once ``wanted`` holds of it."""
     found: Object = {}
     try:
