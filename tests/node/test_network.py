@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -99,6 +100,33 @@ async def test_pods_reach_each_other_through_the_node(network: BridgeNetwork) ->
         if server.returncode is None:
             server.kill()
         await server.wait()
+
+
+async def test_the_node_keeps_its_link_address_as_pods_come_and_go(network: BridgeNetwork) -> None:
+    """A pod remembers its gateway's for half a minute."""
+    address = Path("/sys/class/net") / network.bridge / "address"
+    before = address.read_text()
+    for number in range(8):
+        await network.attach(f"a-{number}")
+        assert address.read_text() == before
+    for number in range(8):
+        await network.detach(f"a-{number}")
+        assert address.read_text() == before
+
+
+async def test_a_bridge_of_an_earlier_release_keeps_its_link_address_from_now_on(network: BridgeNetwork) -> None:
+    bridge = Path("/sys/class/net") / network.bridge
+    await run_command(["ip", "link", "delete", network.bridge])
+    await run_command(["ip", "link", "add", network.bridge, "type", "bridge"])
+    await run_command(["ip", "addr", "add", "10.94.0.1/24", "dev", network.bridge])
+    await network.attach("a-0")
+    before = (bridge / "address").read_text()
+
+    again = BridgeNetwork(network.bridge[2:], ["10.94.0.0/16", "fd00:94::/64"])
+    await again.start()
+
+    assert (bridge / "address").read_text() == before
+    assert (bridge / "addr_assign_type").read_text().strip() == "3"  # NET_ADDR_SET: no port changes it
 
 
 async def test_a_new_agent_finds_what_is_there(network: BridgeNetwork) -> None:

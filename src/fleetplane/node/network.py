@@ -30,6 +30,7 @@ from fleetplane.node.runtime import PortMapping, RuntimeFailure
 
 NAMESPACES = Path("/run/netns")
 SUBNET_PREFIX = {4: 24, 6: 80}
+NO_LINK_ADDRESS = "00:00:00:00:00:00"
 
 _log = logging.getLogger(__name__)
 
@@ -182,6 +183,7 @@ class BridgeNetwork:
             if not networks:
                 networks = await self._chosen()
                 await self._make_bridge(networks)
+            await self._keep_link_address()
             self._pool = AddressPool(networks)
             await self._masquerade()
             await self._ports.start(self._bridge)
@@ -245,7 +247,7 @@ class BridgeNetwork:
         return used
 
     async def _make_bridge(self, networks: Sequence[Network]) -> None:
-        lines = [f"link add {self._bridge} type bridge"]
+        lines = [f"link add {self._bridge} address {_link_address(self._bridge)} type bridge"]
         for network in networks:
             gateway = f"{network.network_address + 1}/{network.prefixlen}"
             lines.append(f"addr add {gateway} dev {self._bridge}" + (" nodad" if network.version == 6 else ""))
@@ -257,6 +259,13 @@ class BridgeNetwork:
             f"/proc/sys/net/ipv4/conf/{self._bridge}/route_localnet",
         ):
             await asyncio.to_thread(_write_one, Path(path))
+
+    async def _keep_link_address(self) -> None:
+        """Else a bridge takes the lowest of its ports', so that each new pod may cut off those that know the old one."""
+        current = (await asyncio.to_thread((Path("/sys/class/net") / self._bridge / "address").read_text)).strip()
+        if current == NO_LINK_ADDRESS:
+            current = _link_address(self._bridge)
+        await run_command([self._ip, "link", "set", "dev", self._bridge, "address", current])
 
     async def _masquerade(self) -> None:
         """One table of ours, replaced as a whole, so that starting twice changes nothing."""
@@ -401,6 +410,11 @@ class BridgeNetwork:
                 await run_command(words)
             except CommandFailure as error:
                 _log.info("pod network not removed: %s", error)
+
+
+def _link_address(bridge: str) -> str:
+    """One of the locally administered addresses of IEEE 802."""
+    return "02:" + hashlib.sha256(bridge.encode()).digest()[:5].hex(":")
 
 
 def _interface_name(namespace: str) -> str:
