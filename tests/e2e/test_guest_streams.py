@@ -26,7 +26,6 @@ from .test_join import CLI
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.podman,
-    pytest.mark.xdist_group("podman"),
     pytest.mark.skipif(not look_at_host().podman, reason="Podman is not installed"),
 ]
 

@@ -20,7 +20,7 @@ from fleetplane.node.podman import look_at_host
 
 from .conftest import kubectls, start_plane
 
-pytestmark = [pytest.mark.e2e, pytest.mark.podman, pytest.mark.xdist_group("podman")]
+pytestmark = [pytest.mark.e2e, pytest.mark.podman]
 CLI = [sys.executable, "-m", "fleetplane.interfaces.cli"]
 
 

@@ -21,7 +21,7 @@ from fleetplane.node.local import remove_local_node
 
 from .test_join import CLI
 
-pytestmark = [pytest.mark.e2e, pytest.mark.podman, pytest.mark.xdist_group("podman")]
+pytestmark = [pytest.mark.e2e, pytest.mark.podman]
 
 
 def free_port() -> str:

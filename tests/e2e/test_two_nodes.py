@@ -25,7 +25,7 @@ from fleetplane.model.environment import SystemEnvironment
 from fleetplane.node.local import remove_local_node
 from fleetplane.node.network import why_no_bridge
 
-pytestmark = [pytest.mark.e2e, pytest.mark.podman, pytest.mark.xdist_group("podman")]
+pytestmark = [pytest.mark.e2e, pytest.mark.podman]
 
 NETWORK = "198.18.77"
 """Of a range for tests of networks (RFC 2544)."""

@@ -26,7 +26,6 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.podman,
     pytest.mark.timeout(900),
-    pytest.mark.xdist_group("podman"),
     pytest.mark.soak,  # half a minute of three nodes in containers
     pytest.mark.skipif(not look_at_host().podman, reason="Podman is not installed"),
 ]
