@@ -10,13 +10,13 @@ import base64
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final
 
 import orjson
 from aiohttp import web
 
 from fleetplane.client.protocol import Client
+from fleetplane.controller.reader import ClientReader
 from fleetplane.model.admission import ALLOWED, AdmissionPlugin, decide
 from fleetplane.model.admission_review import request_of, review_of
 from fleetplane.model.errors import ApiError
@@ -27,26 +27,6 @@ MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 """An object of the API server's largest size, twice (old and new), and some room."""
 _NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
 """The label by which every namespace says its name (since Kubernetes 1.21)."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClientReader:
-    """Admission's ``Reader`` over a client."""
-
-    client: Client
-
-    async def get(self, resource: ResourceRef, name: str, namespace: str | None = None) -> Object | None:
-        try:
-            return await self.client.get(resource, name, namespace)
-        except ApiError as error:
-            if error.code == 404:
-                return None
-            raise
-
-    async def list(
-        self, resource: ResourceRef, namespace: str | None = None, *, labels: str | None = None
-    ) -> Sequence[Object]:
-        return [one async for one in self.client.iterate(resource, namespace, labels=labels)]
 
 
 def application(plugins: Iterable[AdmissionPlugin], client: Client) -> web.Application:

@@ -12,15 +12,14 @@ from itertools import islice
 from typing import Any, Final
 
 from fleetplane.client.informer import Change
-from fleetplane.client.protocol import Client
 from fleetplane.client.snapshot import ObjectKey, Snapshot
 from fleetplane.controller import Condition, Context, Controller, Manager, Request, Result, Watch, controller_for
 from fleetplane.controller.predicates import content_changed
+from fleetplane.controller.reader import ClientReader
 from fleetplane.model.builtin.types import PODS
 from fleetplane.model.environment import parse_timestamp, timestamp
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, is_deleting, metadata
-from fleetplane.model.resources import ResourceRef, resource_of
 from fleetplane.operators.network.admission import overlaps, serves
 from fleetplane.operators.network.kinds import FINALIZER, IPClaim, IPPool
 from fleetplane.operators.network.plan import (
@@ -137,7 +136,7 @@ class Claims:
         pool = self._pools.get_key(ObjectKey(cluster, "", name))
         if pool is None or is_deleting(pool):
             return f"there is no IPPool {name}"
-        if not await serves(pool, context.request.namespace, _Live(context.client)):
+        if not await serves(pool, context.request.namespace, ClientReader(context.client)):
             return f"pool {name} does not serve namespace {context.request.namespace}"
         view = IPPool.view(pool).spec
         spec = claim["spec"]
@@ -278,26 +277,6 @@ class Pools:
                 for family in families:
                     used[family] += found
         return counts, used
-
-
-class _Live:
-    """Reads for ``serves``, from the server."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    async def get(self, resource: ResourceRef, name: str, namespace: str | None = None) -> Object | None:
-        try:
-            return await self._client.get(resource_of(resource), name, namespace)
-        except ApiError as error:
-            if error.code == 404:
-                return None
-            raise
-
-    async def list(
-        self, resource: ResourceRef, namespace: str | None = None, *, labels: str | None = None
-    ) -> list[Object]:
-        return (await self._client.list(resource_of(resource), namespace, labels=labels)).items
 
 
 def claims_informer(manager: Manager) -> Any:
