@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fleetplane.store.encrypting import EncryptingStore, Sealer
-from fleetplane.store.protocol import Key, Put, StoreUnavailable
+from fleetplane.store.protocol import Key, Put, Selection, StoreUnavailable
 from fleetplane.store.sqlite import SqliteStore
 
 SECRET = Key("root", "", "secrets", "default", "s")
@@ -59,3 +59,17 @@ def test_a_ciphertext_does_not_open_under_another_name() -> None:
 
     with pytest.raises(StoreUnavailable, match="damaged"):
         sealer.open(SECRET._replace(name="other"), sealer.seal(SECRET, b"x"))
+
+
+async def test_watchers_of_one_secret_share_what_was_opened(tmp_path: Path) -> None:
+    store = EncryptingStore(await SqliteStore.open(tmp_path / "s.db"), Sealer([NEW]))
+    watches = [await store.watch(Selection("", "secrets", "root"), 0) for _ in range(2)]
+    await store.commit([Put(SECRET, "u1", b'{"password":"swordfish"}')])
+
+    one, other = [(await watch.next()).events[0].record for watch in watches]
+    for watch in watches:
+        watch.close()
+    await store.close()
+
+    assert one is other
+    assert one.value == b'{"password":"swordfish"}'

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
@@ -35,6 +36,8 @@ from fleetplane.store.protocol import (
 _MARK = b"fpe1"
 _NONCE = 12
 _ID = 8
+_KEPT_OPEN = 512
+"""Newest changes that stay opened, for all watchers to share, and with them their encodings."""
 
 IsSecret = Callable[[str, str], bool]
 """Whether the values of a (group, resource) are sealed."""
@@ -84,6 +87,7 @@ class EncryptingStore:
         self._sealer = sealer
         self._is_secret = is_secret
         self.is_shared = bool(getattr(inner, "is_shared", False))
+        self._opened: OrderedDict[tuple[Key, int], Record] = OrderedDict()
 
     async def commit(self, changes: Sequence[Change], *, durable: bool = True) -> list[Record]:
         try:
@@ -121,10 +125,10 @@ class EncryptingStore:
 
     async def watch(self, selection: Selection, after: int | None = None) -> Watch:
         watch = await self._inner.watch(selection, after)
-        return _PlainWatch(watch, self._event) if self._is_secret(selection.group, selection.resource) else watch
+        return _PlainWatch(watch, self._told) if self._is_secret(selection.group, selection.resource) else watch
 
     async def history(self, key: Key, *, limit: int = 100) -> Sequence[Event]:
-        return [self._event(one) for one in await self._inner.history(key, limit=limit)]
+        return [_event(one, self._plain) for one in await self._inner.history(key, limit=limit)]
 
     async def revision(self) -> int:
         return await self._inner.revision()
@@ -169,9 +173,22 @@ class EncryptingStore:
             page.records = [self._plain(one) for one in page.records]
         return page
 
-    def _event(self, event: Event) -> Event:
-        previous = None if event.previous is None else self._plain(event.previous)
-        return Event(event.deleted, self._plain(event.record), previous)
+    def _told(self, event: Event) -> Event:
+        return _event(event, self._opened_once)
+
+    def _opened_once(self, record: Record) -> Record:
+        """``_plain`` for what many watchers are told of: one record for all of them."""
+        at = (record.key, record.revision)
+        found = self._opened.get(at)
+        if found is None:
+            found = self._opened[at] = self._plain(record)
+            if len(self._opened) > _KEPT_OPEN:
+                self._opened.popitem(last=False)
+        return found
+
+
+def _event(event: Event, plain: Callable[[Record], Record]) -> Event:
+    return Event(event.deleted, plain(event.record), None if event.previous is None else plain(event.previous))
 
 
 class _PlainWatch:
