@@ -27,6 +27,8 @@ from fleetplane.model import errors
 _MAX_FIELD = 64 * 1024
 _PIECE = 256 * 1024
 """A larger answer is written in pieces, each of which must be read in time."""
+_NEVER_WAITS = 32 * 1024
+"""So much fits into an empty buffer before a writer has to wait for the reader (half of asyncio's high-water mark)."""
 _LINGERING_SECONDS = 2.0
 """What a client still sends after its refusal is read that long, so that it can read the refusal."""
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -205,9 +207,13 @@ async def _stream(
     try:
         await answer.prepare(raw)
         async for chunk in stream:
-            if chunk:
-                async with asyncio.timeout(patience):
-                    await answer.write(chunk)
+            if not chunk:
+                continue
+            if len(chunk) <= _NEVER_WAITS and raw.transport is not None and not raw.transport.get_write_buffer_size():
+                await answer.write(chunk)
+                continue
+            async with asyncio.timeout(patience):
+                await answer.write(chunk)
         await answer.write_eof()
     except (TimeoutError, ConnectionError):
         if raw.transport is not None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 
@@ -48,6 +49,7 @@ from fleetplane.store.protocol import (
     Key,
     Page,
     Record,
+    Selection,
     SlowWatcher,
     StoreError,
     Watch,
@@ -59,6 +61,9 @@ _LONG_CHUNK = 5000
 _BOOKMARK_SECONDS = 60.0
 _BREATH_SECONDS = 0.003
 """A watcher who has just been told something is told no more for so long: what comes in a rush comes in one piece."""
+_BREATH_SECONDS_PER_WATCHER = 0.0002
+_LONGEST_BREATH_SECONDS = 0.02
+"""Telling all who watch the same takes the longer the more they are; a round of it shall not be all the server does."""
 _MIN_WATCH_SECONDS = 1800
 _MAX_TIMEOUT_SECONDS = 24 * 3600
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
@@ -75,6 +80,7 @@ class Reads:
         self._store = storage.store
         self._clusters = clusters
         self._environment = environment
+        self._watching: Counter[Selection] = Counter()
 
     async def get(self, call: Call) -> Response:
         if call.cluster is None:
@@ -303,10 +309,12 @@ class Reads:
     ) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
+        selection = view.narrowed.selection
         known = 0
+        self._watching[selection] += 1
         try:
             if initial:
-                async for page in self._store.stream(view.narrowed.selection, chunk=_CHUNK):
+                async for page in self._store.stream(selection, chunk=_CHUNK):
                     known = page.revision
                     lines = [await view.added(record) for record in page.records if view.matches(record)]
                     if lines:
@@ -336,7 +344,7 @@ class Reads:
                         lines.append(line)
                 if lines:
                     yield b"".join(lines)
-                    await asyncio.sleep(_BREATH_SECONDS)
+                    await asyncio.sleep(_breath(self._watching[selection]))
         except SlowWatcher:
             return
         except Expired as error:
@@ -346,7 +354,14 @@ class Reads:
         except errors.ApiError as error:
             yield view.error(error)  # an object could not be converted
         finally:
+            self._watching[selection] -= 1
+            if not self._watching[selection]:
+                del self._watching[selection]
             watch.close()
+
+
+def _breath(watchers: int) -> float:
+    return min(max(_BREATH_SECONDS, watchers * _BREATH_SECONDS_PER_WATCHER), _LONGEST_BREATH_SECONDS)
 
 
 async def _one(line: bytes) -> AsyncIterator[bytes]:
