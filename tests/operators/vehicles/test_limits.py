@@ -38,6 +38,11 @@ BAD = [
     ("allowed-nodes", pod_spec(nodeName="sim-0")),
     ("allowed-nodes", pod_spec(nodeSelector={"kubernetes.io/hostname": "sim-0"})),
     ("no-priority", pod_spec(priorityClassName="system-node-critical")),
+    ("no-unconfined", main(securityContext={"seccompProfile": {"type": "Unconfined"}})),
+    ("no-unconfined", main(securityContext={"procMount": "Unmasked"})),
+    ("no-unconfined", pod_spec(securityContext={"appArmorProfile": {"type": "Unconfined"}})),
+    ("no-unconfined", pod_spec(securityContext={"seLinuxOptions": {"type": "spc_t"}})),
+    ("no-unconfined", pod_spec(securityContext={"sysctls": [{"name": "kernel.panic", "value": "1"}]})),
     ("host-ports", main(ports=[{"containerPort": 80, "hostPort": 80}])),
 ]
 
@@ -55,6 +60,17 @@ async def test_every_refusal_of_a_third_party_names_its_rule_and_system_may(stag
         await stage.client.create(VehPod, veh_pod("x", ""), "default")
     with pytest.raises(ApiError, match="rule app-type"):
         await stage.client.create(VehPod, veh_pod("x", "no-such"), "default")
+
+
+@staged(nodes=1)
+async def test_every_container_of_a_third_party_starts_without_capabilities(stage: Stage) -> None:
+    spec = main()
+    spec["initContainers"] = [{"name": "before", "image": "app:1"}]
+    await stage.client.create(VehPod, veh_pod("a", "3rd-party", podSpec=spec), "default")
+    await stage.running("a")
+    pod = (await stage.pod("a", "3rd-party-application") or {})["spec"]
+    confined = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    assert [one["securityContext"] for one in pod["initContainers"] + pod["containers"]] == [confined] * 2
 
 
 @staged(nodes=1)

@@ -59,6 +59,19 @@ def test_a_device_with_several_nodes_gives_them_all() -> None:
     assert '"/dev/video1"' in notes["node.fleetplane.io/devices"]
 
 
+def test_volumes_are_taken_under_the_name_of_the_code_and_of_the_documents() -> None:
+    def volume(name: str) -> dict[str, Any]:
+        return {
+            "volume": {"name": name, "emptyDir": {}},
+            "volumeMount": {"name": name, "mountPath": f"/{name}"},
+        }
+
+    spec = app(vehContainerConfigInfo=["both"])
+    config = conf("both", piccoloVolumes=[volume("code")], piccoloVolume=[volume("documents")])
+    made, _ = expand("x", spec, known(spec, config), SYSTEM)
+    assert [one["name"] for one in made["volumes"]] == ["code", "documents"]
+
+
 def test_placeholders_are_filled_from_the_allow_list_and_the_node() -> None:
     profile = Profile("p", "p-application", AppTypeSpec.view({"limited": False, "placeholders": {"DISPLAY": ":1"}}))
     spec = app(vehContainerConfigInfo=["c"])

@@ -56,6 +56,9 @@ class PiccoloVolume(View):
 
 class VehContainerConfigSpec(View):
     piccolo_volumes: list[PiccoloVolume] = field(default_factory=list, doc="Volumes, each with where it is mounted.")
+    piccolo_volume: list[PiccoloVolume] = field(
+        default_factory=list, doc="More of them, under the name of the original's documents."
+    )
     piccolo_env: list[EnvVar] = field(
         default_factory=list, doc="Environment; values may hold ${NAME} for names the AppType lists."
     )
@@ -86,6 +89,11 @@ class AppTypeSpec(View):
     allow_host_namespaces: bool = False
     runtime_classes: list[str] = field(default_factory=list, doc="RuntimeClasses it may choose.")
     max_level: Level = field(default="QM", doc="The highest criticality level it may claim.")
+    reservations: list[str] = field(
+        default_factory=list,
+        doc="What it may have kept for it: cpuSet, affinity, memoryMin, memoryLow, memoryBandwidthPercent, and the "
+        "realtime policies SCHED_FIFO, SCHED_RR, SCHED_DEADLINE.",
+    )
     placeholders: dict[str, str] = field(
         default_factory=dict, doc="Values of ${NAME} in container configurations, besides the node's facts."
     )

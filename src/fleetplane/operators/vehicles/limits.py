@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final, NamedTuple
 
 from fleetplane.model.objects import Object
+from fleetplane.model.pod_security import SAFE_SYSCTLS
 from fleetplane.operators.vehicles.kinds import AppTypeSpec
 
 SYSTEM: Final = "system"
@@ -134,6 +135,12 @@ def pod_violations(profile: Profile, spec: Mapping[str, Any], path: str = "spec.
                 f"{who} reach the host through a DevRes or a VehContainerConfig only",
             )
     yield from _placement_violations(profile, spec, path)
+    security = spec.get("securityContext") or {}
+    yield from _unconfined(profile, security, f"{path}.securityContext")
+    for index, one in enumerate(security.get("sysctls") or ()):
+        if one.get("name") not in SAFE_SYSCTLS and not allowed.allow_privileged:
+            where = f"{path}.securityContext.sysctls[{index}]"
+            yield Violation("no-unconfined", where, f"{who} may not set {one.get('name')}: it is not a pod's own")
     for kind in ("initContainers", "containers", "ephemeralContainers"):
         for index, container in enumerate(spec.get(kind) or ()):
             yield from _container_violations(profile, container, f"{path}.{kind}[{index}]")
@@ -173,6 +180,7 @@ def _container_violations(profile: Profile, container: Mapping[str, Any], path: 
         yield Violation(
             "no-privileged", f"{path}.securityContext.allowPrivilegeEscalation", f"{who} may not gain privileges"
         )
+    yield from _unconfined(profile, security, f"{path}.securityContext")
     for one in (security.get("capabilities") or {}).get("add") or ():
         if not _listed(str(one).removeprefix("CAP_"), allowed.capabilities):
             yield Violation("capabilities", f"{path}.securityContext.capabilities.add", f"{who} may not add {one}")
@@ -184,6 +192,20 @@ def _container_violations(profile: Profile, container: Mapping[str, Any], path: 
     if allowed.images and not _listed("*", allowed.images) and not image.startswith(tuple(allowed.images)):
         yield Violation("image-policy", f"{path}.image", f"image {image} is not from {', '.join(allowed.images)}")
     yield from domain_violations(profile, container.get("env") or (), f"{path}.env")
+
+
+def _unconfined(profile: Profile, security: Mapping[str, Any], path: str) -> Iterator[Violation]:
+    """What keeps a container from the rest of the kernel stays on (Pod Security Standards, baseline)."""
+    if profile.spec.allow_privileged:
+        return
+    who = f"applications of type {profile.name}"
+    for key in ("seccompProfile", "appArmorProfile"):
+        if (security.get(key) or {}).get("type") == "Unconfined":
+            yield Violation("no-unconfined", f"{path}.{key}", f"{who} may not run unconfined")
+    if security.get("procMount") not in {None, "", "Default"}:
+        yield Violation("no-unconfined", f"{path}.procMount", f"{who} see /proc as everybody does")
+    if security.get("seLinuxOptions"):
+        yield Violation("no-unconfined", f"{path}.seLinuxOptions", f"{who} may not choose their SELinux label")
 
 
 def domain_violations(profile: Profile, env: Sequence[Mapping[str, Any]], path: str) -> Iterator[Violation]:
@@ -235,7 +257,7 @@ def config_violations(profile: Profile, config: Mapping[str, Any], field: str) -
         return
     spec, name = config.get("spec") or {}, str((config.get("metadata") or {}).get("name") or "")
     if profile.name not in {canonical(str(one)) for one in spec.get("allowedAppTypes") or ()}:
-        for pair in spec.get("piccoloVolumes") or ():
+        for pair in volumes_of(spec):
             host = (pair.get("volume") or {}).get("hostPath")
             if host is not None and not _below(str(host.get("path") or ""), profile.spec.host_paths):
                 yield Violation(
@@ -244,6 +266,11 @@ def config_violations(profile: Profile, config: Mapping[str, Any], field: str) -
                     f"{name} mounts host path {host.get('path')} and is not for {profile.name}",
                 )
     yield from domain_violations(profile, spec.get("piccoloEnv") or (), field)
+
+
+def volumes_of(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A configuration's volumes: the original's code calls them piccoloVolumes, its documents piccoloVolume."""
+    return [*(config.get("piccoloVolumes") or ()), *(config.get("piccoloVolume") or ())]
 
 
 def _listed(name: str, allowed: Sequence[str]) -> bool:

@@ -31,7 +31,9 @@ from fleetplane.operators.vehicles.limits import (
     level_of,
     level_violations,
     pod_violations,
+    volumes_of,
 )
+from fleetplane.operators.vehicles.reservations import reservation_violations
 
 PREFIX: Final = "vehicles.fleetplane.io/"
 FINALIZER: Final = PREFIX + "cleanup"
@@ -129,6 +131,7 @@ def index_violations(spec: Mapping[str, Any]) -> Iterator[Violation]:
 def violations(profile: Profile, app: str, spec: Mapping[str, Any], known: Dependencies) -> Iterator[Violation]:
     """Every rule a workload breaks, as far as its dependencies are known."""
     yield from level_violations(profile, str(spec.get("criticality") or ""))
+    yield from reservation_violations(profile, spec.get("reservation") or {})
     yield from pod_violations(profile, spec.get("podSpec") or {})
     for index, device in enumerate(known.devices):
         if (found := device_violation(profile, app, device, f"spec.devResInfo[{index}].devName")) is not None:
@@ -216,7 +219,7 @@ def expand(app: str, spec: Mapping[str, Any], known: Dependencies, profile: Prof
     if spec.get("reservation"):
         annotations[RESERVATION] = orjson.dumps(spec["reservation"], option=orjson.OPT_SORT_KEYS).decode()
     if profile.limited and not profile.spec.allow_privileged:
-        for container in containers:
+        for container in [*(draft.spec.get("initContainers") or ()), *containers]:
             _confine(container)
     for broken in domain_violations(profile, [e for c in containers for e in c.get("env") or ()], "spec.podSpec"):
         raise Refused(broken)
@@ -277,7 +280,7 @@ def _inject_config(
     draft: _Draft, container: Object, config: Mapping[str, Any], where: str, ours: dict[str, Object]
 ) -> None:
     spec = config.get("spec") or {}
-    for pair in spec.get("piccoloVolumes") or ():
+    for pair in volumes_of(spec):
         draft.add_volume(_filled(pair["volume"], draft.profile, where), where)
         draft.add_mount(container, pair["volumeMount"], where)
     for one in spec.get("piccoloEnv") or ():
