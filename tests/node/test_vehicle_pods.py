@@ -13,7 +13,7 @@ from tests.node.made import container, pod
 from fleetplane.node import reservation
 from fleetplane.node.building import ConfigFailure
 from fleetplane.node.devices import ANNOTATION, as_devices
-from fleetplane.node.reservation import Reservation, ReservationError, cpu_list, read
+from fleetplane.node.reservation import Reservation, ReservationError, cpu_list, of_container, read
 from fleetplane.node.runtime import Device, Mount
 
 
@@ -78,12 +78,24 @@ def test_lists_of_cpus_are_read_as_the_kernel_writes_them() -> None:
         ('{"schedulingPolicy": "SCHED_BEST"}', "SCHED_BEST"),
         ('{"schedulingPriority": 100}', "schedulingPriority"),
         ('{"memoryMin": "much"}', "memoryMin"),
+        ('{"apart": "a"}', "apart"),
         ('{"schedulingPolicy": "SCHED_DEADLINE"}', "runtimeMicroseconds"),
     ],
 )
 def test_a_reservation_that_makes_no_sense_says_where(text: str, says: str) -> None:
     with pytest.raises(ReservationError, match=says):
         read(text)
+
+
+def test_containers_that_are_kept_apart_get_cpus_of_their_own_where_there_are_enough() -> None:
+    asked = read('{"cpuSet": "0-4", "apart": ["a", "b"]}')
+    shares = [of_container(asked, name, range(64))[0].cpus for name in ("a", "b", "other")]
+    assert shares == [{0, 1}, {2, 3, 4}, {0, 1, 2, 3, 4}]
+
+    anywhere = read('{"apart": ["a", "b", "c"]}')
+    assert [of_container(anywhere, name, {7, 8, 9})[0].cpus for name in "abc"] == [{7}, {8}, {9}]
+    got, problems = of_container(anywhere, "a", {0, 1})
+    assert (got.cpus, problems) == (frozenset(), ["CPUs of its own: 3 containers share 2"])
 
 
 def machine(tmp_path: Path, *files: str, unified: bool = False) -> tuple[Path, Path]:

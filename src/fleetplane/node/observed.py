@@ -76,6 +76,18 @@ class Promotion:
 
 
 @dataclass(frozen=True, slots=True)
+class Lead:
+    """Which of the containers that share a role is active (see ``leading``), and how often that changed."""
+
+    name: str
+    switches: int = 0
+    ended: datetime | None = None
+    """When the one before ended; None once this one runs."""
+    milliseconds: int | None = None
+    """How long the last switch took."""
+
+
+@dataclass(frozen=True, slots=True)
 class PodNotes:
     """What the node remembers of one pod."""
 
@@ -90,6 +102,7 @@ class PodNotes:
     """The sandbox was taken down on purpose and is not to be made again."""
     failure: Failure | None = None
     promotion: Promotion | None = None
+    lead: Lead | None = None
     stopping_since: datetime | None = None
     released: bool = False
     """Nothing of it is left on the node."""
@@ -159,6 +172,9 @@ def notes_to_json(notes: PodNotes) -> dict[str, Any]:
         kept["failure"] = {"reason": notes.failure.reason, "message": notes.failure.message}
     if notes.promotion is not None:
         kept["promotion"] = {"after": notes.promotion.after, "milliseconds": notes.promotion.milliseconds}
+    if notes.lead is not None:
+        lead = notes.lead
+        kept["lead"] = {"name": lead.name, "switches": lead.switches, "milliseconds": lead.milliseconds}
     kept["containers"] = {
         name: {
             "nextAttempt": one.next_attempt,
@@ -177,7 +193,7 @@ def notes_to_json(notes: PodNotes) -> dict[str, Any]:
 
 def notes_from_json(data: Mapping[str, Any]) -> PodNotes:
     """The notes as they were written; unknown or missing parts read as never noted."""
-    failure, promotion = data.get("failure"), data.get("promotion")
+    failure, promotion, lead = data.get("failure"), data.get("promotion"), data.get("lead")
     return PodNotes(
         started_at=_moment(data.get("startedAt")),
         sandbox_attempts=int(data.get("sandboxAttempts") or 0),
@@ -185,6 +201,7 @@ def notes_from_json(data: Mapping[str, Any]) -> PodNotes:
         released=bool(data.get("released")),
         failure=Failure(str(failure["reason"]), str(failure["message"])) if failure else None,
         promotion=Promotion(str(promotion["after"]), 0.0, promotion.get("milliseconds")) if promotion else None,
+        lead=Lead(str(lead["name"]), int(lead["switches"]), None, lead.get("milliseconds")) if lead else None,
         containers={
             str(name): ContainerNotes(
                 container_id=str(one.get("containerId") or ""),

@@ -7,6 +7,7 @@ becomes a note (why a container waits, when to try again) and an event in the ku
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -19,8 +20,9 @@ from fleetplane.node.actions import PauseContainer, StopContainer, UpdateResourc
 from fleetplane.node.building import ConfigFailure
 from fleetplane.node.hooks import HookFailure
 from fleetplane.node.images import ImageFailure, Obtained
+from fleetplane.node.leading import went_on
 from fleetplane.node.observed import Waiting
-from fleetplane.node.plan import next_backoff
+from fleetplane.node.plan import is_frozen, next_backoff
 from fleetplane.node.pod import ContainerView, PodView
 from fleetplane.node.runtime import ContainerState, NotThere, RuntimeFailure, Sandbox
 from fleetplane.node.status import terminated_state
@@ -161,7 +163,7 @@ class PodOperations:
         except RuntimeFailure as error:
             await self._start_failed(container, container_id, error)
             return
-        if pod.paused and self._worker.notes.promotion is None:
+        if is_frozen(pod, self._worker.notes, container.name):
             # At once, so that what should be frozen runs for as short a moment as the runtime allows.
             await self._quietly(runtime.pause_container(container_id))
         state = await self._started(created)
@@ -183,7 +185,9 @@ class PodOperations:
         if not text or state.pid <= 0:
             return
         try:
-            problems = await asyncio.to_thread(reservation.apply, reservation.read(text), state.pid)
+            asked = reservation.read(text)
+            wanted, problems = reservation.of_container(asked, container.name, os.sched_getaffinity(0))
+            problems += await asyncio.to_thread(reservation.apply, wanted, state.pid)
         except reservation.ReservationError as error:
             problems = [str(error)]
         if problems:
@@ -367,6 +371,10 @@ class PodOperations:
         if action.resume and promotion is not None and promotion.ended and promotion.milliseconds is None:
             took = round((self._worker.around.environment.monotonic() - promotion.ended) * 1000)
             self._worker.notes = replace(self._worker.notes, promotion=replace(promotion, milliseconds=took))
+        state = self._worker.container_state(action.name)
+        if action.resume and state is not None and state.phase == "running":
+            now = self._worker.around.environment.now()
+            self._worker.notes = went_on(self._worker.notes, action.name, now)
 
     async def release(self, *, forget: bool) -> None:
         runtime = self._worker.around.runtime

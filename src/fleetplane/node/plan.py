@@ -29,6 +29,7 @@ from fleetplane.node.actions import (
     StopSandbox,
     UpdateResources,
 )
+from fleetplane.node.leading import may_go_on, stands_by
 from fleetplane.node.observed import SANDBOX, VOLUMES, Backoff, ContainerNotes, Failure, Observed, PodNotes
 from fleetplane.node.pod import ContainerView, PodView, Role
 from fleetplane.node.runtime import ContainerState, Resources
@@ -113,6 +114,11 @@ def _final_code(state: ContainerState | None, notes: ContainerNotes) -> int | No
 def _finished(container: ContainerView, state: ContainerState | None, notes: PodNotes) -> bool:
     code = _final_code(state, notes.of(container.name))
     return code is not None and not container.restarts_after(code)
+
+
+def is_frozen(pod: PodView, notes: PodNotes, name: str) -> bool:
+    """Whether a container stands still once it has started: all of a paused pod do, and those that stand by in it."""
+    return (pod.paused and notes.promotion is None) or stands_by(pod, notes, name)
 
 
 def _runs(state: ContainerState | None) -> bool:
@@ -201,6 +207,10 @@ class _Planner:
         notes = self.notes.of(container.name)
         if not self._free(container.name):
             return False
+        if container.name in self.pod.held:
+            if _runs(state) and state is not None:
+                self._stop(state, f"Container {container.name} is held back, it is stopped")
+            return False
         if state is None or state.phase == "created":
             if not self._done_before(container):
                 self._start(container)
@@ -258,10 +268,10 @@ class _Planner:
             self.actions.append(NoteBackoff(container.name, notes.next_attempt, message, image=True))
 
     def _pause(self, state: ContainerState) -> None:
-        frozen = self.pod.paused and self.notes.promotion is None
+        frozen = is_frozen(self.pod, self.notes, state.name)
         if frozen and state.phase == "running":
             self.actions.append(PauseContainer(state.name, state.id))
-        elif not frozen and state.phase == "paused":
+        elif not frozen and state.phase == "paused" and may_go_on(self.pod, self.observed, state.name):
             self.actions.append(PauseContainer(state.name, state.id, resume=True))
 
     def _resize(self, container: ContainerView, state: ContainerState, notes: ContainerNotes) -> None:

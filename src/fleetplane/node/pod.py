@@ -23,6 +23,10 @@ CONFIG_HASH: Final = "kubernetes.io/config.hash"
 CONFIG_MIRROR: Final = "kubernetes.io/config.mirror"
 PAUSED: Final = "node.fleetplane.io/paused"
 """Annotation: ``true`` freezes the pod's containers, anything else lets them go on."""
+ONE_ACTIVE: Final = "node.fleetplane.io/one-active"
+"""Annotation: names of containers of which one runs and the others stand by, frozen; see ``leading``."""
+HELD: Final = "node.fleetplane.io/held-containers"
+"""Annotation: names of containers that are stopped, and not started until they are named no more."""
 SELF_FENCING: Final = "node.fleetplane.io/self-fencing-seconds"
 GROUP: Final = "node.fleetplane.io/group"
 """Annotations that promise something for when the control plane is gone; see ``fencing``."""
@@ -173,6 +177,27 @@ class PodView:
     @property
     def paused(self) -> bool:
         return self.annotations.get(PAUSED) == "true"
+
+    @cached_property
+    def one_active(self) -> tuple[str, ...]:
+        """Main containers of which one may run, the preferred first; fewer than two are none."""
+        named = self._named(ONE_ACTIVE)
+        main = {container.name for container in self.main}
+        found = tuple(name for name in named if name in main)
+        return found if len(found) > 1 else ()
+
+    @cached_property
+    def held(self) -> frozenset[str]:
+        return frozenset(self._named(HELD))
+
+    def _named(self, annotation: str) -> list[str]:
+        text = self.annotations.get(annotation) or ""
+        return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+    @property
+    def shares_processes(self) -> bool:
+        """Whether a container that ended may leave processes behind."""
+        return bool(self.spec.get("hostPID") or self.spec.get("shareProcessNamespace"))
 
     @property
     def observed_started_at(self) -> Any:

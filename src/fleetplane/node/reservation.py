@@ -13,8 +13,8 @@ import ctypes
 import errno
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,6 +58,8 @@ class Reservation:
     period: int = 0
     realtime_percent: int = 10
     memory_bandwidth: int = 0
+    apart: tuple[str, ...] = ()
+    """Containers that get CPUs of their own, each its share of ``cpus`` (or of all)."""
 
 
 def read(text: str) -> Reservation:
@@ -83,10 +85,33 @@ def read(text: str) -> Reservation:
         period=1000 * _whole(found, "periodMicroseconds", 0, 10**9, 0),
         realtime_percent=_whole(found, "realtimePercent", 1, 95, 10),
         memory_bandwidth=_whole(found, "memoryBandwidthPercent", 0, 100, 0),
+        apart=_names(found, "apart"),
     )
     if policy == "SCHED_DEADLINE" and not 0 < made.runtime <= (made.deadline or made.period):
         raise ReservationError("SCHED_DEADLINE needs runtimeMicroseconds and a deadline or period not below it")
     return made
+
+
+def of_container(wanted: Reservation, container: str, available: Collection[int]) -> tuple[Reservation, list[str]]:
+    """What one container gets of it, and in words what it does not. ``available``: the CPUs there are."""
+    if container not in wanted.apart or len(wanted.apart) < 2:
+        return wanted, []
+    pool = sorted(wanted.cpus or available)
+    if len(pool) < len(wanted.apart):
+        return wanted, [f"CPUs of its own: {len(wanted.apart)} containers share {len(pool)}"]
+    # Neighbours stay together: they often share caches.
+    place, count = wanted.apart.index(container), len(wanted.apart)
+    first, last = place * len(pool) // count, (place + 1) * len(pool) // count
+    return replace(wanted, cpus=frozenset(pool[first:last])), []
+
+
+def _names(found: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = found.get(key)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ReservationError(f"{key} is not a list of names of containers")
+    return tuple(dict.fromkeys(value))
 
 
 def _whole(found: Mapping[str, Any], key: str, least: int, most: int, usual: int) -> int:

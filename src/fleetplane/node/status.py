@@ -15,6 +15,7 @@ from typing import Any, Final
 from fleetplane.model import objects
 from fleetplane.model.environment import timestamp
 from fleetplane.model.objects import Object
+from fleetplane.node import leading
 from fleetplane.node.observed import ContainerNotes, Observed, PodNotes
 from fleetplane.node.plan import backoff_until, crash_message, init_failed, is_over
 from fleetplane.node.pod import ContainerView, PodView, Role
@@ -253,7 +254,7 @@ def _conditions(
 ) -> list[Object]:
     sandbox = observed.sandbox
     network = sandbox is not None and sandbox.ready and not notes.sandbox_down and phase not in {"Succeeded", "Failed"}
-    containers = _containers_ready(pod, shown, phase)
+    containers = _containers_ready(pod, shown, notes, phase)
     facts: list[tuple[str, tuple[bool, str, str]]] = [
         ("PodReadyToStartContainers", (network, "", "")),
         ("Initialized", _initialized_condition(pod, shown, phase)),
@@ -267,6 +268,8 @@ def _conditions(
         took = notes.promotion.milliseconds
         text = "" if took is None else f"It took over {took} ms after the active pod had ended."
         facts.append((PROMOTED, (True, "ActiveEnded", text)))
+    if notes.lead is not None:
+        facts.append((leading.CONDITION, leading.told(notes.lead)))
     generation = objects.generation(pod.object)
     before = {c.get("type"): c for c in previous.get("conditions") or []}
     return [_condition(name, fact, before.get(name), generation, now) for name, fact in facts]
@@ -298,12 +301,15 @@ def _initialized_condition(pod: PodView, shown: Mapping[str, Object], phase: str
     return False, "ContainersNotInitialized", f"containers with incomplete status: [{names}]"
 
 
-def _containers_ready(pod: PodView, shown: Mapping[str, Object], phase: str) -> tuple[bool, str, str]:
+def _containers_ready(pod: PodView, shown: Mapping[str, Object], notes: PodNotes, phase: str) -> tuple[bool, str, str]:
     if phase == "Succeeded":
         return False, "PodCompleted", ""
     if phase == "Failed":
         return False, "PodFailed", ""
-    unready = [c.name for c in pod.main + pod.with_role(Role.SIDECAR) if not shown[c.name]["ready"]]
+    # What stands by cannot answer a probe, and nobody waits for its answers.
+    waits = {one for one in pod.one_active if leading.stands_by(pod, notes, one)}
+    serving = [c.name for c in pod.main + pod.with_role(Role.SIDECAR) if c.name not in waits]
+    unready = [name for name in serving if not shown[name]["ready"]]
     if unready:
         return False, "ContainersNotReady", f"containers with unready status: [{' '.join(unready)}]"
     return True, "", ""

@@ -37,6 +37,7 @@ from fleetplane.node.actions import (
 from fleetplane.node.building import PodBuilder
 from fleetplane.node.hooks import HookRunner
 from fleetplane.node.images import Images
+from fleetplane.node.leading import following
 from fleetplane.node.observed import (
     SANDBOX,
     VOLUMES,
@@ -298,6 +299,7 @@ class PodWorker:
         now = self.around.environment.now()
         observed = self.observed()
         self._take_over(observed)
+        self.notes = following(self.pod, observed, self.notes, now)
         self._note_end(now)
         plan = plan_pod(
             self.pod, observed, self.notes, now, lambda container: self.around.builder.resources(self.pod, container)
