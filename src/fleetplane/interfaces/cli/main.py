@@ -81,6 +81,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
     "Virtual clusters": {
         "vcluster": Entry("vcluster", "Make, use and end virtual clusters."),
     },
+    "Vehicles": {
+        "vehicles": Entry("vehicles", "Render and package vehicle applications."),
+    },
     "This program": {
         "doctor": Entry("doctor", "Check this machine, this installation and the plane here."),
         "config": Entry("config", "Look at the kubeconfig and choose a context."),
