@@ -262,7 +262,8 @@ class BridgeNetwork:
 
     async def _keep_link_address(self) -> None:
         """Else a bridge takes the lowest of its ports', so that each new pod may cut off those that know the old one."""
-        current = (await asyncio.to_thread((Path("/sys/class/net") / self._bridge / "address").read_text)).strip()
+        shown = json.loads(await run_command([self._ip, "-json", "link", "show", "dev", self._bridge]))
+        current = shown[0].get("address", NO_LINK_ADDRESS)
         if current == NO_LINK_ADDRESS:
             current = _link_address(self._bridge)
         await run_command([self._ip, "link", "set", "dev", self._bridge, "address", current])
