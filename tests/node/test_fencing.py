@@ -31,6 +31,7 @@ def worker(*, frozen: bool = False, promoted: bool = False, own: str = "", group
     ended: list[Any] = []
     return SimpleNamespace(
         pod=made,
+        uid=made.uid,
         notes=PodNotes(promotion=Promotion("x") if promoted else None),
         ended=ended,
         has_promise=True,

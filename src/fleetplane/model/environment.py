@@ -16,6 +16,10 @@ SAFE_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """Letters of generated names, as in apimachinery's ``rand``: no vowels, so no words."""
 
 
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Leases run out elsewhere while this machine is suspended, so that time must count here too."""
+
+
 class Environment(Protocol):
     @property
     def random(self) -> random.Random: ...
@@ -24,7 +28,7 @@ class Environment(Protocol):
         """Wall-clock time in UTC."""
 
     def monotonic(self) -> float:
-        """Seconds on a clock that never goes back; only differences mean anything."""
+        """Seconds on a clock that never goes back and goes on while the machine sleeps; only differences mean anything."""
 
     def uuid(self) -> str:
         """A new RFC 4122 version-4 id."""
@@ -40,7 +44,7 @@ class SystemEnvironment:
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return time.clock_gettime(_CLOCK)
 
     def uuid(self) -> str:
         return str(uuid.uuid4())

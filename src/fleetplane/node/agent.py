@@ -31,6 +31,7 @@ from fleetplane.node.devices import Devices, cdi_devices, listed_devices
 from fleetplane.node.engine import PodEngine
 from fleetplane.node.eviction import Use, choose_victim, eviction_failure, limited_volumes, over_limits
 from fleetplane.node.fencing import SelfFencing
+from fleetplane.node.guard import Guarding, Holder
 from fleetplane.node.names import ClusterNames, read_resolv_conf
 from fleetplane.node.nodekeeper import NodeKeeper
 from fleetplane.node.pod import CONFIG_MIRROR, PodView
@@ -55,6 +56,8 @@ REFRESH_SECONDS: Final = 30.0
 PRESSURE_SECONDS: Final = 10.0
 KEEP_SECONDS: Final = 0.2
 BEGIN_ANEW_SECONDS: Final = 5.0
+RECORDS: Final = "fenced"
+"""In the node's directory: what its watchdog killed."""
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +100,7 @@ class NodeAgent:
         settings: NodeSettings,
         environment: Environment,
         info: RuntimeInfo,
+        watchdog: Holder | None = None,
     ) -> None:
         self.client = client
         self.runtime = runtime
@@ -125,8 +129,12 @@ class NodeAgent:
             lambda node: self.keeper.self_fencing,
             settings.volatile / "contact.json" if settings.volatile is not None else None,
             settings.directory / "self-fencing.json",
+            settings.directory / RECORDS,
         )
-        self.keeper = NodeKeeper(client, environment, self.describe, self._fencing.renewed)
+        self._guarding: Guarding | None = None
+        if watchdog is not None:
+            self._guarding = Guarding(watchdog, self._fencing.held, environment.monotonic, self._fencing.fenced)
+        self.keeper = NodeKeeper(client, environment, self.describe, self._renewed)
         self.ready = self.keeper.registered
         static_folder = settings.static_pods or settings.directory / "static"
         self._static = StaticPods(
@@ -157,6 +165,8 @@ class NodeAgent:
         )
         self.engine.succession.may_decide = self._fencing.is_fresh
         self.engine.may_start = self._fencing.may_start
+        if self._guarding is not None:
+            self.engine.guard = self._guarding
         self._feed = PodFeed(
             self.engine, self._reporter, self.name.__eq__, client.cluster, on_mirror=self._static.mirror_seen
         )
@@ -217,6 +227,9 @@ class NodeAgent:
         async with asyncio.TaskGroup() as group, self.engine.working(group):
             self._fencing.recall(self.name)
             await self._take_over()
+            if self._guarding is not None:
+                self._guarding.begin()
+                group.create_task(_lasting(self._guarding.run))
             await preload_images(self.runtime, self.settings.directory / "images")
             self._read_static()
             pods.add_handler(self._feed.changed)
@@ -306,7 +319,12 @@ class NodeAgent:
         self._to_keep[worker.uid] = worker
         self._keep_wanted.set()
 
+    def _renewed(self, node: str, sent: float) -> None:
+        self._fencing.renewed(node, sent)
+        self.engine.guard.changed()
+
     def _ended(self, worker: PodWorker) -> None:
+        self._fencing.forget(worker.uid)
         self._to_keep.pop(worker.uid, None)
         self._desired.forget(worker.uid)
         self._feed.ended(worker)
@@ -402,10 +420,11 @@ async def run_node(
     settings: NodeSettings,
     environment: Environment,
     *,
+    watchdog: Holder | None = None,
     on_ready: Callable[[NodeAgent], None] | None = None,
 ) -> None:
     """Run one node until cancelled; ``on_ready`` is told once the API shows it."""
-    agent = NodeAgent(client, runtime, settings, environment, await runtime.info())
+    agent = NodeAgent(client, runtime, settings, environment, await runtime.info(), watchdog)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(agent.run())
         await agent.ready.wait()

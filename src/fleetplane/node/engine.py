@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from fleetplane.model.environment import Environment
 from fleetplane.node.asking import NetworkAsker
 from fleetplane.node.building import PodBuilder
+from fleetplane.node.guard import Guard, NoGuard
 from fleetplane.node.hooks import HookRunner
 from fleetplane.node.images import Images
 from fleetplane.node.observed import PodNotes
@@ -62,6 +63,7 @@ class PodEngine:
         self.workers: dict[str, PodWorker] = {}
         self.succession = Succession(self.workers, environment.monotonic)
         self.may_start: Callable[[PodWorker], bool] = lambda _worker: True
+        self.guard: Guard = NoGuard()
         self._by_name: dict[tuple[str, str, str], PodWorker] = {}
         self.unenforced = unenforced
         self._prober = prober

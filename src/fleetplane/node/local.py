@@ -21,9 +21,10 @@ from fleetplane.client.protocol import Client
 from fleetplane.model.environment import Environment
 from fleetplane.model.objects import Object
 from fleetplane.node import machine
-from fleetplane.node.agent import NodeAgent, NodeSettings, run_node
+from fleetplane.node.agent import RECORDS, NodeAgent, NodeSettings, run_node
 from fleetplane.node.device_plugins import DIRECTORY
 from fleetplane.node.files import held, remove_tree, write_private
+from fleetplane.node.guard import WatchdogProcess, end_watchdog
 from fleetplane.node.names import read_resolv_conf
 from fleetplane.node.network import BridgeNetwork, HostNetwork, PodNetwork, pod_network, why_no_bridge
 from fleetplane.node.plugins import Beside, opened, remove_plugged
@@ -157,7 +158,8 @@ async def _run(
                 proxy = _proxy(service_client, environment, instance, network, dns, own.cluster_domain)
                 group.create_task(proxy.run())
             routed = RoutedRuntime(runtime, others) if others else runtime
-            await run_node(client, routed, own, environment, on_ready=on_ready)
+            watchdog = WatchdogProcess(sockets, own.directory / RECORDS)
+            await run_node(client, routed, own, environment, watchdog=watchdog, on_ready=on_ready)
     finally:
         await RoutedRuntime(runtime, others).close()
 
@@ -206,6 +208,7 @@ async def remove_local_node(directory: Path, environment: Environment) -> None:
     try:
         await _remove(runtime, instance)
     finally:
+        await end_watchdog(sockets_root() / instance)
         await runtime.close()
         await asyncio.to_thread(remove_tree, sockets_root() / instance)
     await asyncio.to_thread(remove_pod_directories, directory / "volumes")

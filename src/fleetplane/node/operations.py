@@ -158,6 +158,8 @@ class PodOperations:
             final=None,
             next_attempt=attempt + 1,
         )
+        if self._worker.has_promise:
+            await self._worker.around.guard.arm()
         try:
             await runtime.start_container(container_id)
         except RuntimeFailure as error:
@@ -172,6 +174,7 @@ class PodOperations:
         if state.phase == "exited":
             await self._note_exit(state)
         self._worker.picture.containers[container_id] = state
+        self._worker.around.guard.changed()
         self._worker.note(container.name, resources=builder.resources(pod, container))
         self._worker.say("Started", f"Started container {container.name}", container=container)
         if self._worker.around.unenforced and (container.spec.get("resources") or {}).get("limits"):
@@ -358,6 +361,8 @@ class PodOperations:
     async def pause_container(self, action: PauseContainer) -> None:
         try:
             if action.resume:
+                if self._worker.has_promise:
+                    await self._worker.around.guard.arm()
                 await self._worker.around.runtime.resume_container(action.id)
             else:
                 await self._worker.around.runtime.pause_container(action.id)

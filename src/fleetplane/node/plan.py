@@ -356,8 +356,8 @@ class _Planner:
         """What is left of the pod's grace, which all its containers share; at least two seconds unless it is zero."""
         failure = self.notes.failure
         grace = self.pod.grace_seconds
-        if failure is not None and failure.grace_seconds is not None and not self.pod.deleting:
-            grace = failure.grace_seconds
+        if failure is not None and failure.grace_seconds is not None:
+            grace = min(grace, failure.grace_seconds) if self.pod.deleting else failure.grace_seconds
         if grace == 0 or self.notes.stopping_since is None:
             return grace
         gone = (self.now - self.notes.stopping_since).total_seconds()

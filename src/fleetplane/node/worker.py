@@ -35,6 +35,7 @@ from fleetplane.node.actions import (
     UpdateResources,
 )
 from fleetplane.node.building import PodBuilder
+from fleetplane.node.guard import Guard
 from fleetplane.node.hooks import HookRunner
 from fleetplane.node.images import Images
 from fleetplane.node.leading import following
@@ -84,6 +85,7 @@ class Surroundings(Protocol):
     images: Images
     hooks: HookRunner
     recorder: Recorder
+    guard: Guard
     may_start: Callable[[PodWorker], bool]
     """Whether containers of a pod may be started now (see ``fencing``)."""
     unenforced: str
@@ -421,8 +423,11 @@ class PodWorker:
 
     def _hurry(self) -> None:
         """The pod must end (sooner): give up what only waits, and stops that were given more time."""
+        grace, failure = self.pod.grace_seconds, self.notes.failure
+        if failure is not None and failure.grace_seconds is not None:
+            grace = min(grace, failure.grace_seconds)
         for operation in list(self._operations.values()):
-            slow_stop = operation.kind is StopContainer and self.pod.grace_seconds < operation.grace_seconds
+            slow_stop = operation.kind is StopContainer and grace < operation.grace_seconds
             if operation.may_be_cancelled or slow_stop:
                 operation.task.cancel()
 
