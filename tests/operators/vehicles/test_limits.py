@@ -143,6 +143,27 @@ async def test_there_is_no_back_door_into_the_namespace_of_a_class(stage: Stage)
         await stage.server.client(DEVELOPER).create(PODS, bad, "3rd-party-application")
 
 
+@staged(nodes=1)
+async def test_a_pod_that_runs_is_not_given_more_than_its_class_may_have(stage: Stage) -> None:
+    await stage.client.create(AppType, {"metadata": {"name": "3rd-party"}, "spec": {"images": ["app"]}})
+    await stage.client.create(VehPod, veh_pod("a", "3rd-party"), "default")
+    await stage.running("a")
+    binding = _edit("developer")
+    binding["roleRef"]["name"] = "cluster-admin"
+    await stage.client.create(ROLE_BINDINGS, binding, "3rd-party-application")
+    developer, space = stage.server.client(DEVELOPER), "3rd-party-application"
+
+    debug = {"name": "debug", "image": "app:1", "securityContext": {"privileged": True}}
+    added = {"spec": {"ephemeralContainers": [debug]}}
+    with pytest.raises(ApiError, match="rule no-privileged"):
+        await developer.patch(PODS, "a", added, space, type="strategic", subresource="ephemeralcontainers")
+    with pytest.raises(ApiError, match="rule image-policy"):
+        other = {"spec": {"containers": [{"name": "main", "image": "evil:1"}]}}
+        await developer.patch(PODS, "a", other, space, type="strategic")
+    fine = {"spec": {"ephemeralContainers": [{"name": "debug", "image": "app:1"}]}}
+    await developer.patch(PODS, "a", fine, space, type="strategic", subresource="ephemeralcontainers")
+
+
 def _edit(user: str) -> dict[str, Any]:
     return {
         "metadata": {"name": "edit"},

@@ -3,7 +3,8 @@
 Reading order: ``kinds`` (what users write), ``limits`` (what each class of applications may do), ``plan`` (from names to a
 pod), ``reconcile`` and ``admission``; then ``redundancy`` with ``deployment`` (several pods by a policy)
 and ``voting``; ``rules``, ``signals`` and ``lifecycle`` (what signals start, stop and change);
-``application`` (several as one); ``scheduling``, ``degradation`` and ``interference`` (levels of criticality on one node).
+``application`` (several as one) with ``package``, ``package_signing`` and ``trust`` (how it travels, and who vouches for it);
+``scheduling``, ``degradation`` and ``interference`` (levels of criticality on one node).
 
 Python orchestrates, and is not a safety mechanism: it enforces configuration and reports (see ``docs/vehicles.md``).
 """
@@ -31,6 +32,7 @@ from fleetplane.operators.vehicles.kinds import (
 )
 from fleetplane.operators.vehicles.lifecycle import Lifecycle
 from fleetplane.operators.vehicles.reconcile import Platform, VehPods
+from fleetplane.operators.vehicles.trust import PLUGINS as TRUST
 
 
 def controllers(manager: Manager) -> Iterable[Controller]:
@@ -58,7 +60,7 @@ OPERATOR: Final = Operator(
         VehApplication,
         VehDegradation,
     ),
-    admission=PLUGINS,
+    admission=(*PLUGINS, *TRUST),
     rules=(
         {
             "apiGroups": [""],

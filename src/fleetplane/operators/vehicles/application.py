@@ -15,12 +15,15 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from fleetplane.controller import Condition, Context, Controller, Manager, Result, controller_for
+from fleetplane.client.snapshot import Snapshot
+from fleetplane.controller import Condition, Context, Controller, Manager, Request, Result, Watch, controller_for
 from fleetplane.model import objects
 from fleetplane.model.environment import parse_timestamp, timestamp
 from fleetplane.model.objects import Object, is_deleting, metadata
-from fleetplane.operators.vehicles.kinds import GROUP, VERSION, VehApplication, VehDeployment, VehPod
-from fleetplane.operators.vehicles.limits import Violation
+from fleetplane.operators.vehicles.kinds import GROUP, VERSION, AppType, VehApplication, VehDeployment, VehPod
+from fleetplane.operators.vehicles.limits import Violation, canonical
+from fleetplane.operators.vehicles.package_signing import APPLICATION as APPLICATION_SIGNATURE
+from fleetplane.operators.vehicles.package_signing import RULE, is_signed, keys_of, payload
 from fleetplane.operators.vehicles.plan import APPLICATION, MICROSERVICE, PREFIX
 
 DIGEST: Final = PREFIX + "digest"
@@ -96,6 +99,19 @@ def application_violations(spec: Mapping[str, Any]) -> Iterator[Violation]:
         yield Violation(
             "package-digest", "spec.digest", "is not the digest of the microservices: the package was changed"
         )
+
+
+def classes_of(spec: Mapping[str, Any]) -> list[str]:
+    """The classes its microservices are of."""
+    named = {canonical(str((one.get("spec") or {}).get("appType") or "")) for one in spec.get("microservices") or ()}
+    return sorted(named - {""})
+
+
+def unsigned_classes(called: str, spec: Mapping[str, Any], trusted: Mapping[str, Sequence[str]]) -> list[str]:
+    """Classes of its microservices that trust certain keys, none of which signed these microservices under this name."""
+    signed = payload(APPLICATION_SIGNATURE, called, digest_of(spec.get("microservices") or ()))
+    given = spec.get("signatures") or ()
+    return [one for one in classes_of(spec) if trusted.get(one) and not is_signed(signed, given, trusted[one])]
 
 
 def _loop(wanted: Mapping[str, Wanted]) -> list[str] | None:
@@ -180,11 +196,34 @@ class VehApplications:
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
+        self._applications = manager.informer(VehApplication)
+        self._app_types = manager.informer(AppType)
 
     def controller(self) -> Controller:
-        return controller_for(self._manager, VehApplication, self.reconcile, owns=[VehPod, VehDeployment])
+        def of_this_class(snapshot: Snapshot) -> list[Request]:
+            every = self._applications.list(cluster=snapshot.key.cluster)
+            found = [one for one in every if canonical(snapshot.key.name) in classes_of(one.get("spec") or {})]
+            return [Request(snapshot.key.cluster, str(metadata(one)["namespace"]), objects.name(one)) for one in found]
+
+        return controller_for(
+            self._manager,
+            VehApplication,
+            self.reconcile,
+            owns=[VehPod, VehDeployment],
+            watches=[Watch(AppType, of_this_class)],
+        )
+
+    def _unsigned(self, context: Context[VehApplication], app: VehApplication) -> list[str]:
+        """Asked again here, because a class may begin to trust certain keys, or no longer trust them."""
+        spec, cluster = app.spec.object, context.request.cluster
+        trusted = {one: keys_of(self._app_types.get(one, cluster=cluster)) for one in classes_of(spec)}
+        return unsigned_classes(app.name, spec, trusted)
 
     async def reconcile(self, context: Context[VehApplication], app: VehApplication) -> Result | None:
+        if app.spec.state == "Running" and (classes := self._unsigned(context, app)):
+            shown = f"not signed by a key that {', '.join(classes)} trusts (rule {RULE}); what runs goes on"
+            await context.set_status({}, Condition("Ready", False, "NotSigned", shown))
+            return None
         wanted = wanted_of(app.spec.object)
         children = {metadata(one)["name"]: one for one in context.children() if not is_deleting(one)}
         names = {one.name: f"{app.name}-{one.name}" for one in wanted}

@@ -94,6 +94,11 @@ class AppTypeSpec(View):
         doc="What it may have kept for it: cpuSet, affinity, memoryMin, memoryLow, memoryBandwidthPercent, and the "
         "realtime policies SCHED_FIFO, SCHED_RR, SCHED_DEADLINE.",
     )
+    trusted_keys: list[str] = field(
+        default_factory=list,
+        doc="Public keys (PEM; Ed25519 or ECDSA P-256). Where there is one, only applications signed by one may run.",
+        max_items=16,
+    )
     placeholders: dict[str, str] = field(
         default_factory=dict, doc="Values of ${NAME} in container configurations, besides the node's facts."
     )
@@ -409,6 +414,11 @@ class VehApplicationSpec(View):
     digest: str = field(
         default="",
         doc="sha256 of the microservices (see `fleetplane.operators.vehicles.application.digest_of`); checked if given.",
+    )
+    signatures: list[str] = field(
+        default_factory=list,
+        doc="Signatures (base64) of the digest, made by `pack --sign`; see the AppType's trustedKeys.",
+        max_items=16,
     )
     state: Literal["Running", "Stopped"] = "Running"
     progress_deadline_seconds: int = field(

@@ -27,8 +27,10 @@ from fleetplane.model.environment import timestamp
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object
 from fleetplane.model.resources import ResourceRef
-from fleetplane.operators.vehicles.kinds import LifecycleManagingRule, VehDeployment, VehPod, VehSignalSource
+from fleetplane.operators.vehicles.kinds import AppType, LifecycleManagingRule, VehDeployment, VehPod, VehSignalSource
 from fleetplane.operators.vehicles.kuksa import Kuksa
+from fleetplane.operators.vehicles.limits import canonical
+from fleetplane.operators.vehicles.package_signing import RULE, is_signed_class
 from fleetplane.operators.vehicles.plan import PREFIX
 from fleetplane.operators.vehicles.rules import Engine, RuleError, rule_of
 from fleetplane.operators.vehicles.signals import Drive, Mqtt, Sample, SignalSource, SourceFailure, tls_context
@@ -301,13 +303,30 @@ class Lifecycle:
             await client.delete(resource, target.name, namespace)
         elif action == "update":
             obj = await client.get(resource, target.name, namespace)
+            await _may_change(context, obj, spec["update"])
             await client.patch(resource, target.name, update_patch(obj, spec["update"]), namespace)
         else:
             obj = await client.get(resource, target.name, namespace)
             patch = rollback_patch(obj)
             if patch is None:
                 raise ApiError(404, "has no earlier form to go back to")
+            await _may_change(context, obj, patch["spec"])
             await client.patch(resource, target.name, patch, namespace)
+
+
+async def _may_change(context: Context[Any], obj: Object, change: Mapping[str, Any]) -> None:
+    """Raises ApiError where only what is signed may run: nobody signed what a rule would make of it."""
+    for spec in (obj.get("spec") or {}, change):
+        if not (app_type := canonical(str(spec.get("appType") or ""))):
+            continue
+        try:
+            found = await context.client.get(AppType, app_type)
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            continue
+        if is_signed_class(found):
+            raise ApiError(403, f"is not changed: only signed applications run as {app_type} (rule {RULE})")
 
 
 def update_patch(obj: Object, change: Mapping[str, Any]) -> Object:

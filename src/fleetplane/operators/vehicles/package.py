@@ -1,19 +1,22 @@
 """A vehicle application as one file: an OCI archive that holds its manifests and its images, each blob by its digest.
 
 The archive is an OCI image layout in a tar. Its index lists the package (a manifest of an artifact type of our own, with
-the Kubernetes manifests as its only layer) and every image by name, so ``podman load`` and ``skopeo`` understand the rest
-of it. Packing is reproducible: the same parts make the same bytes. Nothing of an archive is believed: sizes are bounded,
-every blob is compared with its digest, what the index does not reach is refused, and the application's own digest must be
-that of its microservices.
+the Kubernetes manifests as one layer and the digests of all images as the other) and every image by name, so ``podman
+load`` and ``skopeo`` understand the rest of it. Packing is reproducible: the same parts make the same bytes. Nothing of an
+archive is believed: sizes are bounded, every blob is compared with its digest, what the index does not reach is refused,
+the images must be those the package was made with, and the application's own digest must be that of its microservices.
 
-    python -m fleetplane.operators.vehicles.package pack cockpit.yaml --image signals.tar --image view.tar -o cockpit.tar
-    python -m fleetplane.operators.vehicles.package verify cockpit.tar
-    python -m fleetplane.operators.vehicles.package unpack cockpit.tar --into folder
+    fleetplane vehicles pack cockpit.yaml --image signals.tar --image view.tar --sign key.pem -o cockpit.tar
+    fleetplane vehicles verify cockpit.tar --key public.pem
+    fleetplane vehicles unpack cockpit.tar --key public.pem --into folder
 
 Images are OCI archives as ``podman save --format oci-archive`` makes them. With ``pack --no-images`` and an output that ends
 in ``.yaml`` the package is one file of manifests with the digest filled in.
 
-Sources: OCI image specification 1.1 (image layout, manifest, artifact types).
+With a key the package is signed: the signature is a manifest of its own, which names the package's as its subject and
+holds a payload of cosign's form; the application gets signatures of its own, for the server (see ``package_signing``).
+
+Sources: OCI image specification 1.1 (image layout, manifest, artifact types, subject); cosign's signature specification.
 """
 
 from __future__ import annotations
@@ -34,14 +37,29 @@ from fleetplane.model import yaml
 from fleetplane.model.objects import Object
 from fleetplane.operators.vehicles.application import application_violations, digest_of
 from fleetplane.operators.vehicles.kinds import GROUP
+from fleetplane.operators.vehicles.package_signing import (
+    APPLICATION,
+    PACKAGE,
+    Private,
+    SigningError,
+    is_signed,
+    payload,
+    private_key,
+    public_key,
+    sign,
+)
 
 ARTIFACT: Final = "application/vnd.fleetplane.vehicle.application.v1"
 MANIFESTS: Final = "application/vnd.fleetplane.vehicle.manifests.v1+json"
+IMAGES: Final = "application/vnd.fleetplane.vehicle.images.v1+json"
 MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 INDEX: Final = "application/vnd.oci.image.index.v1+json"
 EMPTY: Final = "application/vnd.oci.empty.v1+json"
 _LEADING: Final = frozenset({MANIFEST, INDEX, "application/vnd.docker.distribution.manifest.v2+json"})
 """What leads to other blobs."""
+SIGNATURE: Final = "application/vnd.dev.cosign.artifact.sig.v1+json"
+SIGNED: Final = "application/vnd.dev.cosign.simplesigning.v1+json"
+SIGNED_BY: Final = "dev.cosignproject.cosign/signature"
 REF: Final = "org.opencontainers.image.ref.name"
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _MOST_BLOBS: Final = 4096
@@ -67,13 +85,17 @@ def digest(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def with_digests(objects: Sequence[Object]) -> list[Object]:
-    """The manifests with every application's digest filled in. Raises PackageError."""
+def with_digests(objects: Sequence[Object], key: Private | None = None) -> list[Object]:
+    """The manifests with every application's digest filled in, and signed where there is a key. Raises PackageError."""
     made = []
     for one in objects:
         if one.get("kind") == "VehApplication" and str(one.get("apiVersion") or "").startswith(f"{GROUP}/"):
-            spec = {key: value for key, value in (one.get("spec") or {}).items() if key != "digest"}
+            spec = {name: value for name, value in (one.get("spec") or {}).items() if name != "digest"}
             spec["digest"] = digest_of(spec.get("microservices") or ())
+            if key is not None:
+                called = str((one.get("metadata") or {}).get("name") or "")
+                signature = sign(key, payload(APPLICATION, called, spec["digest"]))
+                spec["signatures"] = list(dict.fromkeys([*(spec.get("signatures") or ()), signature]))
             one = {**one, "spec": spec}
         made.append(one)
     check_objects(made)
@@ -116,9 +138,9 @@ def images_of(objects: Sequence[Object]) -> set[str]:
 # -- packing
 
 
-def pack(objects: Sequence[Object], archives: Iterable[Path], target: Path) -> Package:
+def pack(objects: Sequence[Object], archives: Iterable[Path], target: Path, key: Private | None = None) -> Package:
     """Write the archive. Raises PackageError, also where an image that is named is not among the archives."""
-    ready = with_digests(objects)
+    ready = with_digests(objects, key)
     blobs: dict[str, Path | bytes] = {}
     images: dict[str, Mapping[str, Any]] = {}
     opened: list[_Archive] = []
@@ -127,33 +149,52 @@ def pack(objects: Sequence[Object], archives: Iterable[Path], target: Path) -> P
         opened.append(archive)
         for name, descriptor in archive.images().items():
             images[name] = descriptor
-            for one in archive.reached(descriptor):
-                blobs[one["digest"]] = path
+            for each in archive.reached(descriptor):
+                blobs[each["digest"]] = path
     if missing := sorted(images_of(ready) - set(images)):
         raise PackageError(f"no archive holds the image {', '.join(missing)}")
     layer = orjson.dumps(ready, option=orjson.OPT_SORT_KEYS)
+    held = orjson.dumps(images, option=orjson.OPT_SORT_KEYS)
     manifest = orjson.dumps(
         {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "artifactType": ARTIFACT,
             "config": _descriptor(EMPTY, b"{}"),
-            "layers": [_descriptor(MANIFESTS, layer)],
+            "layers": [_descriptor(MANIFESTS, layer), _descriptor(IMAGES, held)],
         },
         option=orjson.OPT_SORT_KEYS,
     )
-    blobs |= {digest(one): one for one in (b"{}", layer, manifest)}
+    blobs |= {digest(part): part for part in (b"{}", layer, held, manifest)}
     listed = [{**_descriptor(MANIFEST, manifest), "artifactType": ARTIFACT}]
+    if key is not None:
+        signature, signed = _signature(key, listed[0])
+        blobs |= {digest(part): part for part in (signature, signed)}
+        listed.append({**_descriptor(MANIFEST, signature), "artifactType": SIGNATURE})
     listed += [{**images[name], "annotations": {REF: name}} for name in sorted(images)]
     index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": listed}
     with tarfile.open(target, "w") as tar:
         _add(tar, "oci-layout", _LAYOUT)
         _add(tar, "index.json", orjson.dumps(index, option=orjson.OPT_SORT_KEYS))
-        for key in sorted(blobs):
-            found = blobs[key]
-            data = found if isinstance(found, bytes) else next(a for a in opened if a.path == found).read(key)
-            _add(tar, f"blobs/sha256/{key.removeprefix('sha256:')}", data)
+        for one in sorted(blobs):
+            found = blobs[one]
+            data = found if isinstance(found, bytes) else next(a for a in opened if a.path == found).read(one)
+            _add(tar, f"blobs/sha256/{one.removeprefix('sha256:')}", data)
     return Package(digest(manifest), ready, images)
+
+
+def _signature(key: Private, package: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """The manifest of a signature, and what was signed."""
+    signed = payload(PACKAGE, "", str(package["digest"]))
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "artifactType": SIGNATURE,
+        "config": _descriptor(EMPTY, b"{}"),
+        "layers": [{**_descriptor(SIGNED, signed), "annotations": {SIGNED_BY: sign(key, signed)}}],
+        "subject": {name: package[name] for name in ("mediaType", "digest", "size")},
+    }
+    return orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS), signed
 
 
 def _descriptor(media_type: str, data: bytes) -> dict[str, Any]:
@@ -255,8 +296,14 @@ def _bounded(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         yield member
 
 
-def verify(path: Path, expected: str = "") -> Package:
-    """Read a package and check all of it. ``expected`` is the digest the package must have. Raises PackageError."""
+def verify(path: Path, expected: str = "", trusted: Sequence[str] = ()) -> Package:
+    """Read a package and check all of it. Raises PackageError.
+
+    Args:
+        path: The archive.
+        expected: The digest the package must have, if that is known.
+        trusted: Public keys (PEM); one of them must have signed it, where there are any.
+    """
     archive = _Archive(path)
     own = [one for one in archive.listed() if one.get("artifactType") == ARTIFACT]
     if len(own) != 1:
@@ -264,10 +311,10 @@ def verify(path: Path, expected: str = "") -> Package:
     found = str(own[0]["digest"])
     if expected and expected != found:
         raise PackageError(f"{path.name} is {found} and not {expected}")
+    if trusted and not _is_vouched_for(archive, found, trusted):
+        raise PackageError(f"{path.name} is not signed by a key that is trusted")
     manifest = archive._json(archive.read(found), "the package's manifest")
-    layers = [one for one in manifest.get("layers") or () if one.get("mediaType") == MANIFESTS]
-    if len(layers) != 1:
-        raise PackageError(f"{path.name} holds {len(layers)} sets of manifests instead of one")
+    layer, held = (_only_layer(manifest, kind, path.name) for kind in (MANIFESTS, IMAGES))
     reached = {str(one["digest"]) for each in archive.listed() for one in archive.reached(each)}
     for key in sorted(reached):
         archive.read(key)
@@ -275,21 +322,47 @@ def verify(path: Path, expected: str = "") -> Package:
     if stray := sorted(blobs - reached):
         raise PackageError(f"{path.name} holds {stray[0]}, which nothing in it refers to")
     try:
-        objects = orjson.loads(archive.read(str(layers[0]["digest"])))
+        objects = orjson.loads(archive.read(layer))
     except orjson.JSONDecodeError:
         raise PackageError(f"the manifests of {path.name} are not JSON") from None
     if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
         raise PackageError(f"the manifests of {path.name} are not a list of objects")
     check_objects(objects)
     images = archive.images()
+    if archive._json(archive.read(held), "the list of images") != images:
+        raise PackageError(f"{path.name} holds other images than it was made with")
     if missing := sorted(images_of(objects) - set(images)):
         raise PackageError(f"{path.name} names the image {', '.join(missing)} and does not hold it")
     return Package(found, objects, images)
 
 
-def unpack(path: Path, into: Path, expected: str = "") -> Package:
+def _only_layer(manifest: Mapping[str, Any], kind: str, file: str) -> str:
+    """The digest of the one layer of a kind. Raises PackageError."""
+    found = [one for one in manifest.get("layers") or () if one.get("mediaType") == kind]
+    if len(found) != 1:
+        raise PackageError(
+            f"{file} holds {len(found)} lists of {'manifests' if kind == MANIFESTS else 'images'}, not one"
+        )
+    return str(found[0]["digest"])
+
+
+def _is_vouched_for(archive: _Archive, package: str, trusted: Sequence[str]) -> bool:
+    """Whether one of the signatures inside is of this package and by one of these keys."""
+    for one in archive.listed():
+        if one.get("artifactType") != SIGNATURE:
+            continue
+        manifest = archive._json(archive.read(str(one["digest"])), "a signature's manifest")
+        for layer in manifest.get("layers") or ():
+            # What is signed is made anew and never taken from the archive: it can only be about this package.
+            given = (layer.get("annotations") or {}).get(SIGNED_BY)
+            if isinstance(given, str) and is_signed(payload(PACKAGE, "", package), [given], trusted):
+                return True
+    return False
+
+
+def unpack(path: Path, into: Path, expected: str = "", trusted: Sequence[str] = ()) -> Package:
     """Verify, then write ``manifests.yaml`` and an OCI archive for each image. Raises PackageError, OSError."""
-    package = verify(path, expected)
+    package = verify(path, expected, trusted)
     archive = _Archive(path)
     folder = into / "images"
     folder.mkdir(parents=True, exist_ok=True)
@@ -315,36 +388,52 @@ def main(words: Sequence[str] | None = None) -> int:
     packing.add_argument("manifests", type=Path)
     packing.add_argument("--image", type=Path, action="append", default=[])
     packing.add_argument("--no-images", action="store_true")
+    packing.add_argument("--sign", type=Path, help="a private key (PEM; Ed25519 or ECDSA P-256)")
     packing.add_argument("-o", "--output", type=Path, required=True)
     for command in ("verify", "unpack"):
         one = commands.add_parser(command)
         one.add_argument("package", type=Path)
         one.add_argument("--digest", default="", help="what the package's digest must be")
+        one.add_argument("--key", type=Path, action="append", default=[], help="a public key that must have signed it")
         if command == "unpack":
             one.add_argument("--into", type=Path, required=True)
     options = parser.parse_args(words)
     try:
-        return _do(options)
-    except (PackageError, yaml.YamlError, OSError) as error:
+        if options.command == "pack":
+            told = do_pack(options.manifests, options.image, options.output, options.sign, options.no_images)
+        else:
+            told = do_verify(options.package, options.digest, options.key, getattr(options, "into", None))
+    except (PackageError, SigningError, yaml.YamlError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-
-
-def _do(options: argparse.Namespace) -> int:
-    if options.command == "pack":
-        objects = [one.value for one in yaml.load_all(options.manifests.read_bytes())]
-        if options.no_images:
-            options.output.write_text(yaml.dump_all(with_digests(objects)))
-            return 0
-        package = pack(objects, options.image, options.output)
-    elif options.command == "verify":
-        package = verify(options.package, options.digest)
-    else:
-        package = unpack(options.package, options.into, options.digest)
-    sys.stdout.write(f"{package.digest}\n")
-    for name in sorted(package.images):
-        sys.stdout.write(f"  {name}\n")
+    sys.stdout.writelines(f"{line}\n" for line in told)
     return 0
+
+
+def do_pack(
+    manifests: Path, images: Iterable[Path], output: Path, key_file: Path | None, without_images: bool
+) -> list[str]:
+    """What to print. Raises PackageError, SigningError, YamlError, OSError."""
+    key = private_key(key_file.read_bytes()) if key_file is not None else None
+    objects = [one.value for one in yaml.load_all(manifests.read_bytes())]
+    if without_images:
+        output.write_text(yaml.dump_all(with_digests(objects, key)))
+        return []
+    return _told(pack(objects, images, output, key))
+
+
+def do_verify(package: Path, expected: str, key_files: Iterable[Path], into: Path | None) -> list[str]:
+    """What to print; unpacks where it is said into what. Raises PackageError, SigningError, OSError."""
+    trusted = [one.read_text() for one in key_files]
+    for pem in trusted:
+        public_key(pem)  # a key that cannot be read is a mistake, and not merely nobody's
+    if into is None:
+        return _told(verify(package, expected, trusted))
+    return _told(unpack(package, into, expected, trusted))
+
+
+def _told(package: Package) -> list[str]:
+    return [package.digest, *(f"  {name}" for name in sorted(package.images))]
 
 
 if __name__ == "__main__":
