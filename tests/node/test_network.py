@@ -102,6 +102,19 @@ async def test_pods_reach_each_other_through_the_node(network: BridgeNetwork) ->
         await server.wait()
 
 
+async def test_agents_that_start_together_choose_different_networks() -> None:
+    if reason := why_no_bridge():
+        pytest.skip(reason)
+    made = [BridgeNetwork(uuid.uuid4().hex[:8], ["10.94.0.0/16"]) for _ in range(4)]
+    try:
+        await asyncio.gather(*(one.start() for one in made))
+
+        assert len({one.networks for one in made}) == len(made)
+    finally:
+        for one in made:
+            await one.stop(remove=True)
+
+
 async def test_the_node_keeps_its_link_address_as_pods_come_and_go(network: BridgeNetwork) -> None:
     """A pod remembers its gateway's for half a minute."""
     address = Path("/sys/class/net") / network.bridge / "address"

@@ -11,13 +11,16 @@ again; after a restart of the machine they are gone, and the pods get new ones.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import ipaddress
 import json
 import logging
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +34,8 @@ from fleetplane.node.runtime import PortMapping, RuntimeFailure
 NAMESPACES = Path("/run/netns")
 SUBNET_PREFIX = {4: 24, 6: 80}
 NO_LINK_ADDRESS = "00:00:00:00:00:00"
+_CHOOSING_TRIES = 500
+_CHOOSING_SECONDS = 0.01
 
 _log = logging.getLogger(__name__)
 
@@ -179,10 +184,11 @@ class BridgeNetwork:
 
     async def start(self) -> None:
         try:
-            networks = await self._existing_networks()
-            if not networks:
-                networks = await self._chosen()
-                await self._make_bridge(networks)
+            async with _choosing():
+                networks = await self._existing_networks()
+                if not networks:
+                    networks = await self._chosen()
+                    await self._make_bridge(networks)
             await self._keep_link_address()
             self._pool = AddressPool(networks)
             await self._masquerade()
@@ -411,6 +417,28 @@ class BridgeNetwork:
                 await run_command(words)
             except CommandFailure as error:
                 _log.info("pod network not removed: %s", error)
+
+
+@asynccontextmanager
+async def _choosing() -> AsyncIterator[None]:
+    """One agent at a time, of all that share this network: two that look at the same moment would choose the same.
+
+    An abstract socket's name belongs to a network namespace, as bridges do, and ends with the process that holds it.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as held:
+        for _ in range(_CHOOSING_TRIES):
+            try:
+                held.bind("\0fleetplane-pod-networks")
+                break
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                await asyncio.sleep(_CHOOSING_SECONDS)
+        else:
+            _log.warning(
+                "another agent of this machine has been choosing its pod networks for long; not waiting for it"
+            )
+        yield
 
 
 def _link_address(bridge: str) -> str:
