@@ -21,6 +21,7 @@ from fleetplane.model.environment import SystemEnvironment
 from fleetplane.node.cri import CriRuntime
 from fleetplane.node.network import pod_network
 from fleetplane.node.podman import PodmanRuntime, look_at_host
+from fleetplane.node.processes import run_command
 from fleetplane.node.routed import RoutedRuntime
 from fleetplane.node.runtime import (
     ContainerRuntime,
@@ -321,12 +322,16 @@ def real(bench: Bench) -> Bench:
 
 
 async def _once_it_listens(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    async with asyncio.timeout(10):
-        while True:
-            try:
+    failure = "nothing"
+    for _ in range(600):
+        try:
+            async with asyncio.timeout(5):
                 return await asyncio.open_connection(host, port)
-            except ConnectionRefusedError:
-                await asyncio.sleep(0.02)
+        except OSError as error:  # TimeoutError too
+            failure = repr(error)
+            await asyncio.sleep(0.05)
+    shown = [await run_command(["ip", *words]) for words in (("addr",), ("neigh",), ("route", "get", host))]
+    raise AssertionError(f"{host}:{port} is not reached: {failure}\n" + "\n".join(one.decode() for one in shown))
 
 
 async def test_pods_have_addresses_of_their_own(real: Bench) -> None:
