@@ -283,7 +283,6 @@ async def test_it_outlives_its_agent_with_all_its_group_and_one_that_hangs(
         try:
             assert await death(victim) == -signal.SIGKILL
             assert now() >= until
-            assert (agent.records / "a.json").exists() or end is signal.SIGSTOP
         finally:
             os.killpg(other.pid, signal.SIGKILL)
     await agent.gone()
