@@ -8,6 +8,7 @@ import random
 import stat
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from fleetplane.apiserver.audit_policy import Level, Policy, metadata_of_changes
 from fleetplane.apiserver.authorization.attributes import Attributes, Decision, Verdict
 from fleetplane.apiserver.http import Request
 from fleetplane.model.user import UserInfo
+from fleetplane.testing.plane import running_server
 
 Obj = dict[str, Any]
 ANN = UserInfo("ann", groups=("dev",))
+ADMIN = UserInfo("admin", groups=("system:masters", "system:authenticated"))
 
 
 class Clock:
@@ -302,3 +305,21 @@ async def test_a_disk_that_cannot_be_written_stops_nobody(tmp_path: Path) -> Non
         log.write(b"x")
 
     assert log.dropped == 1
+
+
+async def test_an_error_nobody_expected_is_kept_as_a_panic(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[bytes] = []
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError("nobody expected this")
+
+    async with running_server() as api:
+        parts = replace(api.server._parts, audit=Audit(policy({"level": "Metadata"}), lines.append, Clock()))
+        monkeypatch.setattr(api.server, "_parts", parts)
+        monkeypatch.setattr(api.server, "_answer", fail)
+        answer = await api.server.handle(replace(POST, in_process_user=ADMIN))
+
+    last = json.loads(lines[-1])
+    assert (answer.status, answer.headers["Audit-Id"]) == (500, last["auditID"])
+    assert (last["stage"], last["responseStatus"]["code"]) == ("Panic", 500)
+    assert b"nobody expected this" not in answer.body

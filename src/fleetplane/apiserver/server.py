@@ -187,6 +187,7 @@ class ApiServer:
         if target.cluster == ROOT_CLUSTER and not request.path.startswith("/clusters/"):
             target.cluster = self._parts.home(request)
         trail: Trail | None = None
+        panicked = False
         try:
             cluster = self._parts.clusters.resolve(target.cluster)
             caller = await self._authenticate(request, target, cluster)
@@ -207,9 +208,12 @@ class ApiServer:
             response = error_response(
                 errors.internal("the server met an error it did not expect; its log has the details")
             )
+            panicked = True
         if trail is not None:
             response.headers["Audit-Id"] = trail.audit_id
-            if response.stream is None:
+            if panicked:
+                trail.panicked()
+            elif response.stream is None:
                 trail.completed(response.status, response.body)
             else:
                 trail.started(response.status)
