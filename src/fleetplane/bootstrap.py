@@ -14,6 +14,7 @@ from fleetplane.model.builtin import types
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object
 from fleetplane.model.resources import ResourceType
+from fleetplane.model.schema.formats import is_ip
 from fleetplane.settings import Settings
 
 SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -88,7 +89,7 @@ def service_addresses(settings: Settings) -> list[ipaddress.IPv4Address | ipaddr
 
 async def _publish_kubernetes(client: Client, settings: Settings, port: int) -> None:
     """The ``default/kubernetes`` Service and its EndpointSlice, which lead to this server."""
-    address = ipaddress.ip_address(settings.host) if _is_address(settings.host) else ipaddress.ip_address("127.0.0.1")
+    address = ipaddress.ip_address(settings.host) if is_ip(settings.host) else ipaddress.ip_address("127.0.0.1")
     labels = {"component": "apiserver", "provider": "kubernetes"}
     service: Object = {
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
@@ -113,14 +114,6 @@ async def _publish_kubernetes(client: Client, settings: Settings, port: int) -> 
     await client.apply(
         types.ENDPOINT_SLICES, _typed(types.ENDPOINT_SLICES, endpoints), "default", field_manager="fleetplane"
     )
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _typed(resource: ResourceType, obj: Object) -> Object:

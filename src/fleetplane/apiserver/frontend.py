@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import ssl
 from collections.abc import AsyncIterator
-from pathlib import Path
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -36,7 +34,7 @@ _STANDARD_HEADERS = {"Cache-Control": "no-cache, private", "X-Content-Type-Optio
 
 
 class Frontend:
-    """Serves a ``Handler`` on TLS sockets, or on a Unix socket of mode 0600."""
+    """Serves a ``Handler`` on TLS sockets."""
 
     def __init__(self, handle: Handler, patience: Patience | None = None) -> None:
         self._handle = handle
@@ -71,12 +69,6 @@ class Frontend:
         self._listeners.append(listener)
         bound: int = listener.sockets[0].getsockname()[1]
         return bound
-
-    async def listen_unix(self, path: Path) -> None:
-        """Serve the same on a Unix socket only its owner may open."""
-        self._listeners.append(
-            await asyncio.get_running_loop().create_unix_server(self._accept, sock=_private_socket(path))
-        )
 
     async def close(self, grace: float = 2.0) -> None:
         """Stop accepting, give requests in flight ``grace`` seconds, then end them."""
@@ -130,14 +122,6 @@ def _quiet_logger() -> logging.Logger:
 def _is_ours(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, HttpProcessingError | web.HTTPException | ConnectionError)
-
-
-def _private_socket(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    bound.bind(str(path))
-    path.chmod(0o600)
-    return bound
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:

@@ -48,10 +48,6 @@ class Health:
             "readyz": {**live, **ready},
         }
 
-    def add_ready(self, name: str, check: Check) -> None:
-        self._checks["readyz"][name] = check
-        self._checks["healthz"][name] = check
-
     async def answer(self, request: Request, path: str) -> Response | None:
         """The answer of a health path, None for any other path."""
         kind, _, only = path.lstrip("/").partition("/")

@@ -24,6 +24,7 @@ from fleetplane.model.builtin.types import NODES
 from fleetplane.model.environment import Environment
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object
+from fleetplane.model.schema.formats import is_ip
 from fleetplane.node.network import PATH, BridgeNetwork
 from fleetplane.node.processes import CommandFailure, run_command
 
@@ -68,16 +69,8 @@ def peers_of(nodes: Iterable[Object], own: str) -> list[Peer]:
             if one.get("type") == "InternalIP"
         ]
         networks = [str(one) for one in (node.get("spec") or {}).get("podCIDRs") or []]
-        found.append(Peer(name, tuple(filter(_is_address, addresses)), tuple(filter(_is_network, networks))))
+        found.append(Peer(name, tuple(filter(is_ip, addresses)), tuple(filter(_is_network, networks))))
     return sorted(found, key=lambda peer: peer.name)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_network(text: str) -> bool:

@@ -28,6 +28,7 @@ from fleetplane.apiserver.kinds.services import load_balancer_text
 from fleetplane.model import names
 from fleetplane.model.errors import FieldError
 from fleetplane.model.objects import Object
+from fleetplane.model.schema.formats import is_ip
 from fleetplane.model.selectors import validate_label_selector
 from fleetplane.model.table import AGE, NAME
 
@@ -37,16 +38,8 @@ _BAD_SEQUENCES: Final = ("//", "/./", "/../", "%2f", "%2F")
 _BAD_ENDINGS: Final = ("/..", "/.")
 
 
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
 def _host(host: str, path: str) -> Errors:
-    if _is_address(host):
+    if is_ip(host):
         yield FieldError.invalid(path, host, "must be a DNS name, not an IP address")
     elif "*" in host:
         yield from named(names.wildcard_subdomain, host, path)

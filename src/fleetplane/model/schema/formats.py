@@ -76,6 +76,11 @@ def is_ipv6(text: str) -> bool:
     return True
 
 
+def is_ip(text: str) -> bool:
+    """An address of either family, without a zone."""
+    return is_ipv4(text) or is_ipv6(text)
+
+
 def is_cidr(text: str) -> bool:
     address, slash, length = text.partition("/")
     if not slash or not length.isascii() or not length.isdigit() or (len(length) > 1 and length[0] == "0"):

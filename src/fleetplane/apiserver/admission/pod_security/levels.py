@@ -41,10 +41,6 @@ class Policy(NamedTuple):
 _NOTHING: Final = Policy()
 
 
-def has_labels(labels: Mapping[str, str]) -> bool:
-    return any(f"{PREFIX}{mode}" in labels for mode in MODES)
-
-
 def read_policy(labels: Mapping[str, str]) -> tuple[Policy, list[FieldError]]:
     """(the policy, what is wrong with the labels). An unreadable level is enforced as the strictest."""
     if not any(label.startswith(PREFIX) for label in labels):
