@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from fleetplane.node.cri import messages as cri
+from fleetplane.node.labels import container_labels, sandbox_labels
 from fleetplane.node.runtime import (
     ContainerSpec,
     Label,
@@ -37,15 +38,7 @@ def sandbox_config(
     shared: SandboxSpec, *, host_network: bool, log_directory: str, instance: Mapping[str, str]
 ) -> cri.PodSandboxConfig:
     """``host_network`` is what the sandbox gets, which may be less than it asked for."""
-    labels = {
-        **shared.labels,
-        **instance,
-        Label.UID: shared.uid,
-        Label.NAMESPACE: shared.namespace,
-        Label.NAME: shared.name,
-        Label.SANDBOX_ATTEMPT: str(shared.attempt),
-        Label.NETWORK: shared.network,
-    }
+    labels = sandbox_labels(shared, instance) | {Label.NETWORK: shared.network}
     return cri.PodSandboxConfig(
         metadata=cri.PodSandboxMetadata(shared.name, shared.uid, shared.namespace, shared.attempt),
         hostname="" if host_network else shared.hostname,
@@ -91,17 +84,7 @@ def container_config(
     shared: SandboxSpec, spec: ContainerSpec, *, host_network: bool, instance: Mapping[str, str]
 ) -> cri.ContainerConfig:
     """Raises RuntimeFailure for what the CRI has no word for."""
-    labels = {
-        **spec.labels,
-        **instance,
-        Label.UID: shared.uid,
-        Label.NAMESPACE: shared.namespace,
-        Label.NAME: shared.name,
-        Label.CONTAINER: spec.name,
-        Label.ATTEMPT: str(spec.attempt),
-        Label.SANDBOX_ATTEMPT: str(shared.attempt),
-        Label.HASH: spec.hash,
-    }
+    labels = container_labels(spec, shared, instance)
     return cri.ContainerConfig(
         metadata=cri.ContainerMetadata(spec.name, spec.attempt),
         image=cri.ImageSpec(spec.image),

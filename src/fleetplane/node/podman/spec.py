@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fleetplane.node.runtime import ContainerSpec, Label, Mount, Resources, SandboxSpec, Security
+from fleetplane.node.labels import container_labels, sandbox_labels
+from fleetplane.node.runtime import ContainerSpec, Mount, Resources, SandboxSpec, Security
 
 LOG_BYTES: Final = 10 * 1024 * 1024
 NAME_LIMIT: Final = 200
@@ -36,17 +37,7 @@ def container_spec(
     made: Spec = {
         "name": container_name(shared, spec),
         "image": spec.image,
-        "labels": {
-            **spec.labels,
-            **instance,
-            Label.UID: shared.uid,
-            Label.NAMESPACE: shared.namespace,
-            Label.NAME: shared.name,
-            Label.CONTAINER: spec.name,
-            Label.ATTEMPT: str(spec.attempt),
-            Label.SANDBOX_ATTEMPT: str(shared.attempt),
-            Label.HASH: spec.hash,
-        },
+        "labels": container_labels(spec, shared, instance),
         "env": dict(spec.env),
         "httpproxy": False,
         "systemd": "false",
@@ -93,14 +84,7 @@ def pod_spec(shared: SandboxSpec, *, network: Mapping[str, Any], instance: Mappi
         spaces.append("pid")
     made: Spec = {
         "name": pod_name(shared),
-        "labels": {
-            **shared.labels,
-            **instance,
-            Label.UID: shared.uid,
-            Label.NAMESPACE: shared.namespace,
-            Label.NAME: shared.name,
-            Label.SANDBOX_ATTEMPT: str(shared.attempt),
-        },
+        "labels": sandbox_labels(shared, instance),
         "shared_namespaces": spaces,
         "exit_policy": "continue",
         "netns": {"nsmode": "none"} if by_path else dict(network),
