@@ -16,12 +16,13 @@ from fleetplane.node.watchdog.watch import TURN_SECONDS, Pod, Watch
 
 
 class SimulatedWatchdog:
-    """``holder`` is one agent's connection. ``killed`` are uids; ``starts`` counts how often there was none before."""
+    """``holder`` is one agent's connection. ``killed`` are uids, ``kills`` counts those of all its lives; ``starts`` counts how often there was none before."""
 
     def __init__(self, runtime: SimulatedRuntime, environment: Environment, records: Path) -> None:
         self.watch = Watch()
         self.killed: set[str] = set()
         self.starts = 0
+        self.kills = 0
         self._runtime = runtime
         self._environment = environment
         self._records = records
@@ -94,6 +95,7 @@ class SimulatedWatchdog:
                 self._record(pod.uid)
 
     def _record(self, uid: str) -> None:
+        self.kills += uid not in self.killed
         self.killed.add(uid)
         self._records.mkdir(parents=True, exist_ok=True)
         (self._records / f"{uid}.json").write_text("{}")

@@ -27,7 +27,7 @@ async def until(what: Callable[[], Any], seconds: float = 300.0) -> None:
 def active_on(world: World, fleet: Any) -> list[str]:
     """Names of pods that execute there and are not frozen."""
     found = []
-    for worker in fleet.engine.workers.values():
+    for worker in list(fleet.engine.workers.values()):
         states = fleet.runtime._by_pod.get(worker.uid, {}).values()
         if worker.pod.annotations.get("node.fleetplane.io/group") and any(one.phase == "running" for one in states):
             found.append(worker.pod.name)
@@ -72,6 +72,31 @@ async def cut_off(seed: int) -> tuple[float, float]:
         assert active_on(world, world.near), "who took over stays"
         assert not active_on(world, world.away), "who was fenced stays stopped"
         return stopped, took_over
+
+
+async def agent_killed(seed: int) -> tuple[float, float]:
+    """The same from the death of the far node's agent, which comes back too late."""
+    async with world_of(seed, nodes=1) as world, running(world.operate()):
+        await active_on_the_far_node(world)
+        await asyncio.sleep(world.chance.uniform(0.0, 20.0))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        world.away.kill(200.0)
+        await until(lambda: not active_on(world, world.away))
+        stopped = loop.time() - began
+        await until(lambda: active_on(world, world.near))
+        took_over = loop.time() - began
+        await asyncio.sleep(200.0)
+        world._check()
+        assert active_on(world, world.near), "who took over stays"
+        assert not active_on(world, world.away), "who was fenced stays stopped"
+        return stopped, took_over
+
+
+def test_a_dead_agents_watchdog_keeps_the_promise_in_the_same_bounds() -> None:
+    stopped, took_over = run_virtually(agent_killed(1))
+    assert stopped < PROMISE
+    assert max(GRACE, stopped) < took_over <= GRACE + PROMISE + LOOKS
 
 
 def test_across_nodes_the_active_stops_before_its_successor_begins_and_the_time_is_bounded() -> None:

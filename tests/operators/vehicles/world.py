@@ -1,7 +1,7 @@
 """A world of vehicle applications that goes wrong, on a virtual clock: what is asked for, what breaks, what must hold.
 
-The real server, the built-in controllers and the operator; two simulated nodes that are always in contact, and one that
-promised to fence itself and is cut off now and then. The operator's own way to the server loses requests and answers, and
+The real server, the built-in controllers and the operator; two simulated nodes that are always in contact, and a machine that
+promised to fence itself, is cut off now and then, and whose agent dies (see ``far_machine``). The operator's own way to the server loses requests and answers, and
 the operator dies at any moment and is started anew. Users create, change, stop, move and delete; containers crash and pods
 are deleted by hand. What must hold is looked at when anything happens on a node, not only now and then.
 """
@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 from tests.operators.staging import define, running
+from tests.operators.vehicles.far_machine import FarMachine
 from tests.operators.vehicles.stage import (
     DevRes,
     VehContainerConfig,
@@ -57,17 +58,28 @@ PROMISE = 20
 REACTION = 30.0
 """Seconds: the scheduler's longest back-off (10), one eviction with its grace, and a few turns of the controllers."""
 CORES = 4
+UNFROZEN = 1.0
+"""Seconds that a standby may run before it is frozen."""
+LOOK = 0.2
 
 
 class Line:
-    """A way to the server that can be cut, and that loses requests and answers by chance."""
+    """A way to the server that can be cut, and that loses requests and answers by chance; ``inner`` may be such a way too."""
 
     def __init__(self, inner: Transport, chance: random.Random, loss: float = 0.0) -> None:
         self._inner = inner
         self._chance = chance
         self.loss = loss
-        self.cut = False
+        self._cut = False
         self.lost = 0
+
+    @property
+    def cut(self) -> bool:
+        return self._cut or (isinstance(self._inner, Line) and self._inner.cut)
+
+    @cut.setter
+    def cut(self, yes: bool) -> None:
+        self._cut = yes
 
     async def request(
         self, method: str, path: str, query: Pairs, headers: Pairs, body: bytes
@@ -114,6 +126,8 @@ class World:
         self.client = server.client()
         self.environment = environment
         self.chance = random.Random(seed)
+        self.pace = (2.0, 8.0)[seed // 2 % 2]
+        """Seconds between what people do, at most."""
         self.lifecycles = 0
         self.looks = 0
         self.deaths = 0
@@ -125,15 +139,15 @@ class World:
         self.far = Line(InProcessTransport(server.server, FLEET_USER), self.chance)
         forever = Behaviour(run_for=float("inf"))
         near_settings = FleetSettings(behaviour=forever, cpu=str(CORES))
-        far_settings = FleetSettings(behaviour=forever, prefix="car-", cpu=str(CORES))
         self.near = SimulatedFleet(server.client(FLEET_USER), nodes, environment, near_settings)
-        self.away = SimulatedFleet(self._over(self.far), 1, environment, far_settings)
+        self.away = FarMachine(CUT_OFF, self._far_client, environment, forever, str(CORES), self.chance)
         self.built_in = Manager(server.client(CONTROLLER_USER), environment=environment, cluster=None)
         self.built_in.add(*controllers(self.built_in, scheduler_plugins=Plugins.of([Criticality()])))
         self.pods = self.built_in.informer(PODS)
         self.pods.add_handler(lambda change: self._seen(change.event, change.new.object))
         self.broken: list[str] = []
         self._waiting: dict[str, float] = {}
+        self._unfrozen: dict[str, float] = {}
         self._stable_since = 0.0
         for fleet in (self.near, self.away):
             fleet.runtime._listeners.add(self._happened)
@@ -142,6 +156,14 @@ class World:
         usual = self.server.client(FLEET_USER)
         assert isinstance(usual, RestClient)
         return RestClient(line, capabilities=usual._capabilities, cluster="root")
+
+    def _far_client(self) -> tuple[Client, Callable[[], None]]:
+        line = Line(self.far, self.chance)
+
+        def cut_off() -> None:
+            line.cut = True
+
+        return self._over(line), cut_off
 
     # -- the operator, which dies
 
@@ -174,12 +196,12 @@ class World:
         while self.lifecycles < lifecycles:
             await self._step()
             self._check()
-            await asyncio.sleep(self.chance.random() * 2)
+            await asyncio.sleep(self.chance.random() * self.pace)
             await self._calm.wait()
 
     async def _step(self) -> None:
         client, chance = self.client, self.chance
-        kind: Any = chance.choice((VehPod, VehDeployment))
+        kind: Any = chance.choice((VehPod, VehDeployment, VehDeployment))
         name = ("p-" if kind is VehPod else "d-") + chance.choice(APPS)
         choice = chance.random()
         try:
@@ -264,7 +286,7 @@ class World:
                 await asyncio.sleep(10.0)
             self.far.cut, self._stable_since = True, float("inf")
             self.cuts += 1
-            self.fenced += sum(GROUP in one.pod.annotations for one in self.away.engine.workers.values())
+            self.fenced += sum(GROUP in one.pod.annotations for one in self.away.workers())
             await asyncio.sleep(seconds)
             self.far.cut, self._stable_since = False, self.environment.monotonic()
             await asyncio.sleep(5.0)
@@ -281,16 +303,23 @@ class World:
     def _check(self) -> None:
         """Never two actives: on the nodes themselves, not as anybody reports it."""
         self.looks += 1
+        now = self.environment.monotonic()
         active: dict[str, list[str]] = {}
-        for fleet in (self.near, self.away):
-            for worker in fleet.engine.workers.values():
+        unfrozen: dict[str, float] = {}
+        for fleet, workers in ((self.near, self.near.engine.workers.values()), (self.away, self.away.workers())):
+            for worker in workers:
                 group = worker.pod.annotations.get(GROUP)
                 if group is None:
                     continue
                 frozen = worker.pod.paused and worker.notes.promotion is None
                 found = fleet.runtime._by_pod.get(worker.uid, {}).values()
-                if not frozen and any(one.phase == "running" for one in found):
+                if not any(one.phase == "running" for one in found):
+                    continue
+                if frozen:  # it is about to be
+                    since = unfrozen[worker.uid] = self._unfrozen.get(worker.uid, now)
+                if not frozen or now - since > UNFROZEN:
                     active.setdefault(group, []).append(f"{worker.pod.name} on {worker.pod.spec.get('nodeName')}")
+        self._unfrozen = unfrozen
         for names in active.values():
             if len(names) > 1:
                 self.broken.append(f"two actives: {', '.join(names)} at {self.environment.monotonic():.1f}")
@@ -329,6 +358,12 @@ class World:
             names = ", ".join(one["metadata"]["name"] for one in lower)
             self.broken.append(f"{pod['metadata']['name']} waits while {names} of lower criticality run on {node}")
 
+    async def look_often(self) -> None:
+        """Time alone makes an active of what is not frozen."""
+        while True:
+            await asyncio.sleep(LOOK)
+            self._check()
+
     async def end(self) -> None:
         """Everything is deleted, and gone without a trace."""
         client = self.client
@@ -343,6 +378,9 @@ class World:
             async with asyncio.timeout(300):
                 while fleet.runtime._containers:
                     await asyncio.sleep(1.0)
+        async with asyncio.timeout(60):
+            while self.away.watchdog.is_running:  # it has nothing left to hold
+                await asyncio.sleep(1.0)
 
     async def _left(self) -> bool:
         left = [one for kind in (VehPod, VehDeployment) for one in (await self.client.list(kind, "default")).items]
@@ -383,10 +421,11 @@ async def live(seed: int, lifecycles: int) -> World:
     async with world_of(seed, nodes=1 + seed % 2) as world:
         try:
             async with asyncio.TaskGroup() as group:
-                others = [world.operate(), world.cut(), world.watch_levels()]
+                others = [world.operate(), world.cut(), world.watch_levels(), world.look_often(), world.away.die()]
                 tasks = [group.create_task(one) for one in others]
                 await world.live(lifecycles)
                 tasks[1].cancel()
+                tasks[4].cancel()
                 world._calm.set()
                 world.far.cut = False
                 await world.end()
