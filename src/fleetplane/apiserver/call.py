@@ -85,4 +85,7 @@ def parse_write_options(call: Call, query: Mapping[str, str]) -> None:
 
 def default_field_manager(user_agent: str) -> str:
     """The manager of a client that names none: the part of its User-Agent before the first slash."""
-    return "".join(letter for letter in user_agent.split("/", 1)[0] if letter.isprintable())[:128] or "unknown"
+    name = user_agent.partition("/")[0]
+    if not name.isprintable():
+        name = "".join(filter(str.isprintable, name))
+    return name[:_MAX_MANAGER] or "unknown"

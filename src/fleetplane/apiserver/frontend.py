@@ -165,6 +165,8 @@ async def _body(raw: web.BaseRequest, patience: float) -> bytes:
     chunks: list[bytes] = []
     size = 0
     try:
+        if raw.content.is_eof() and length is not None:  # it came with its head, as small ones do
+            return raw.content.read_nowait()
         async with asyncio.timeout(patience):
             async for chunk in raw.content.iter_any():
                 size += len(chunk)

@@ -60,6 +60,8 @@ async def bodies_of(served: Served, records: Sequence[Record]) -> list[bytes]:
 
 async def body_of(served: Served, record: Record) -> bytes:
     """The JSON of a record in the version of ``served``."""
+    if plain(served, record):
+        return rendered(record)
     return (await bodies_of(served, [record]))[0]
 
 

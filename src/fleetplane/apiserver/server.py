@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import orjson
@@ -75,6 +75,27 @@ class Limits:
 
     reading: int = 400
     mutating: int = 200
+
+
+class _UnderWay:
+    """How many requests of one sort are under way. ``with`` counts one; too many at once are told to come back."""
+
+    __slots__ = ("_most", "now")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.now = 0
+
+    def __enter__(self) -> None:
+        if self.now >= self._most:
+            raise errors.too_many_requests("too many requests, please try again later")
+        self.now += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.now -= 1
+
+
+_UNCOUNTED = nullcontext()
 
 
 def _at_root(_request: Request) -> str:
@@ -155,10 +176,10 @@ class ApiServer:
         )
         self._discovery = Discovery(parts.registry)
         self._openapi = OpenApi(parts.registry)
-        self._reading = 0
-        self._mutating = 0
+        self._reading = _UnderWay(parts.limits.reading)
+        self._mutating = _UnderWay(parts.limits.mutating)
         self._metrics = ServerMetrics(
-            lambda: {"readOnly": self._reading, "mutating": self._mutating},
+            lambda: {"readOnly": self._reading.now, "mutating": self._mutating.now},
             lambda target: parts.registry.find_anywhere(target.group, target.version, target.resource) is not None,
         )
         self.more_collectors: list[CollectorRegistry] = []
@@ -226,7 +247,7 @@ class ApiServer:
     ) -> Response:
         elsewhere = None if self._parts.aggregation is None else self._parts.aggregation.find(cluster, target.path)
         if elsewhere is not None:
-            async with self._admitted(target):
+            with self._counted(target):
                 return await elsewhere(request, user)
         if not target.is_resource:
             return await self._path(request, target, cluster)
@@ -237,7 +258,7 @@ class ApiServer:
         call.representation = negotiate(request.headers.get("accept", ""))
         if served.deprecated:
             call.warn(served.deprecated)
-        async with self._admitted(target):
+        with self._counted(target):
             response = await self._dispatch(call)
         if call.warnings:
             response.headers["Warning"] = ", ".join(f"299 - {_quoted(text)}" for text in call.warnings)
@@ -288,28 +309,10 @@ class ApiServer:
             raise errors.method_not_allowed("create not allowed while custom resource definition is terminating")
         return found
 
-    @asynccontextmanager
-    async def _admitted(self, target: Target) -> AsyncIterator[None]:
-        """Count the request in; too many at once are told to come back."""
-        limits = self._parts.limits
+    def _counted(self, target: Target) -> AbstractContextManager[None]:
         if target.verb == "watch" or target.subresource in _STREAMS:
-            yield
-        elif target.verb in _MUTATING:
-            if self._mutating >= limits.mutating:
-                raise errors.too_many_requests("too many requests, please try again later")
-            self._mutating += 1
-            try:
-                yield
-            finally:
-                self._mutating -= 1
-        else:
-            if self._reading >= limits.reading:
-                raise errors.too_many_requests("too many requests, please try again later")
-            self._reading += 1
-            try:
-                yield
-            finally:
-                self._reading -= 1
+            return _UNCOUNTED
+        return self._mutating if target.verb in _MUTATING else self._reading
 
     async def _dispatch(self, call: Call) -> Response:
         handler = self._subresources.find(call)

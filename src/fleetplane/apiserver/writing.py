@@ -350,9 +350,10 @@ class Writes:
             current = await load(served, record)
             new = await make(await load(served, record) if plain(served, record) else decode_copy(current))
             self._check_preconditions(call, new, record)
-            new, claims = await self._prepare_update(call, new, current, operation)
-            if _same(new, current):
+            prepared = await self._prepare_update(call, new, current, operation)
+            if prepared is None:
                 return record, current
+            new, claims = prepared
             plan = await self._plan_write(call, record, current, new, claims)
             if call.dry_run:
                 return None, new
@@ -392,7 +393,8 @@ class Writes:
 
     async def _prepare_update(
         self, call: Call, new: Object, current: Object, operation: str
-    ) -> tuple[Object, AdmissionClaims]:
+    ) -> tuple[Object, AdmissionClaims] | None:
+        """The object as it will be, and what was claimed for it; None when it is as it was."""
         served, subresource = call.served, call.target.subresource
         behaviour = served.behaviour
         metadata, old_metadata = new["metadata"], current["metadata"]
@@ -425,9 +427,11 @@ class Writes:
         if behaviour.has_generation and subresource != "status" and _spec_changed(new, current):
             new["metadata"]["generation"] = int(old_metadata.get("generation") or 0) + 1
         if _same(new, current):
-            return new, NO_CLAIMS
+            return None
         validation.check(call, new, current, subresource=subresource)
-        return new, await self._admission.validate(call, replace(request, new=new))
+        if new is not request.new:
+            request = replace(request, new=new)
+        return new, await self._admission.validate(call, request)
 
     async def plan_update(self, call: Call, obj: Object) -> Plan | Record:
         """A new state of an object, admitted and checked; the record as it is when nothing changes."""
@@ -435,9 +439,10 @@ class Writes:
         record = await self._storage.record(call.served, call.key_cluster, target.namespace, target.name)
         current = await load(call.served, record)
         self._check_preconditions(call, obj, record)
-        new, claims = await self._prepare_update(call, obj, current, "Update")
-        if _same(new, current):
+        prepared = await self._prepare_update(call, obj, current, "Update")
+        if prepared is None:
             return record
+        new, claims = prepared
         return await self._plan_write(call, record, current, new, claims)
 
     async def _plan_write(
@@ -668,12 +673,9 @@ def _spec_changed(new: Object, old: Object) -> bool:
 
 def _same(new: Object, old: Object) -> bool:
     """Whether there is nothing to write: equal but for resourceVersion and the times of managedFields."""
-    if new.keys() != old.keys():
+    if new.keys() != old.keys() or any(value != old[key] for key, value in new.items() if key != "metadata"):
         return False
-    return all(
-        _timeless(value) == _timeless(old[key]) if key == "metadata" else value == old[key]
-        for key, value in new.items()
-    )
+    return _timeless(new["metadata"]) == _timeless(old["metadata"])
 
 
 def _timeless(metadata: Mapping[str, Any]) -> Object:

@@ -69,6 +69,8 @@ class Impersonation:
 
 def impersonation_of(headers: Mapping[str, str]) -> Impersonation | None:
     """None when the request asks for no impersonation. Raises 400 when it asks for parts of one without a user."""
+    if not any(key[: len(_IMPERSONATE)].lower() == _IMPERSONATE for key in headers):
+        return None
     user = next((v for v in values(headers, "impersonate-user") if v), "")
     uid = next((v for v in values(headers, "impersonate-uid") if v), "")
     groups = tuple(dict.fromkeys(values(headers, "impersonate-group")))

@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from datetime import date
+from functools import lru_cache
 from typing import Final
 
 from fleetplane.model import names
@@ -26,6 +27,8 @@ NUMBER_RANGES: Final[Mapping[str, tuple[int, int]]] = {
 
 _CLOCK: Final = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]+)?(?:[zZ]|[+-][0-9]{2}:[0-9]{2})")
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_USUAL_TIME: Final = 35
+"""Letters of a time with nanoseconds and an offset. Only these are remembered: longer ones could fill the memory."""
 _HEX: Final = "[0-9a-fA-F]"
 _HOST_LABEL: Final = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
 _URI_SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
@@ -52,10 +55,18 @@ def is_date(text: str) -> bool:
 
 def is_date_time(text: str) -> bool:
     """RFC 3339, without leap seconds."""
+    return _is_usual_date_time(text) if len(text) <= _USUAL_TIME else _is_date_time(text)
+
+
+def _is_date_time(text: str) -> bool:
     clock = _CLOCK.fullmatch(text, 11)
     if clock is None or text[10] not in "tT" or not is_date(text[:10]):
         return False
     return clock[1] <= "23" and clock[2] <= "59" and clock[3] <= "59"
+
+
+_is_usual_date_time = lru_cache(1024)(_is_date_time)
+"""An object has the same times each time it is written, and many objects have the same."""
 
 
 def is_ipv4(text: str) -> bool:

@@ -192,10 +192,13 @@ class QuotaLedger:
         """Told of an object that was deleted (``new`` None) or changed, after the commit, which was ``revision``."""
         place = (key.cluster, key.namespace)
         here = self._namespaces.get(place)
+        quotas = self._quotas.all(*place)
+        if here is None and not quotas:
+            return
         now = self._environment.now()
         measure = measure_of(key.group, key.resource)
         charges: Charges = {}
-        for quota in self._quotas.all(*place):
+        for quota in quotas:
             before = usage_under(quota, measure, old, now)
             if before:
                 less = increase(before, usage_under(quota, measure, new, now) if new is not None else {})
