@@ -88,5 +88,5 @@ async def consistent(store: SqliteStore) -> None:
     terms = connection.execute("SELECT count(*) FROM terms").fetchone()[0]
     written = [record for record in page.records if not record.key.name.startswith("last-")]
     assert claims == terms == len(written)
-    holder = store._writes.reader.holder(("root", *Claim("n", written[0].key.name)))
-    assert holder == written[0].key
+    claim = ("root", *Claim("n", written[0].key.name))
+    assert store._writes.reader.holders([claim]) == {claim: written[0].key}

@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fleetplane.store.compaction import KeepVersions
 from fleetplane.store.datafile import Beginning, finish, reserve, set_meta
@@ -82,7 +82,7 @@ class GroupCommit:
         if not changes:
             return []
         try:
-            staged = stage(changes, self._next, self._current, self._holder)
+            staged = stage(changes, self._next, self._current, self._holders)
         except PreconditionFailed as error:
             if any(error.key in group.effects.after for group in self._unsettled()):
                 await self._barrier()
@@ -142,11 +142,13 @@ class GroupCommit:
                 return group.effects.after[key]
         return self.reader.held(key)
 
-    def _holder(self, claim: ClaimKey) -> Key | None:
-        for group in (self._filling, self._writing):
-            if group is not None and claim in group.effects.claims:
-                return group.effects.claims[claim]
-        return self.reader.holder(claim)
+    def _holders(self, claims: Sequence[ClaimKey]) -> Mapping[ClaimKey, Key | None]:
+        found: dict[ClaimKey, Key | None] = {}
+        for group in (self._writing, self._filling):
+            if group is not None:
+                found |= {claim: group.effects.claims[claim] for claim in claims if claim in group.effects.claims}
+        settled = [claim for claim in claims if claim not in found] if found else claims
+        return {**self.reader.holders(settled), **found} if settled else found
 
     # --- the life of a group: fill, write, settle ---
 

@@ -9,7 +9,7 @@ a crash of the database, and its revisions given again.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import ChainMap, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +18,8 @@ from fleetplane.store import postgres_reads as reads
 from fleetplane.store import postgres_writes as writes
 from fleetplane.store.compaction import KeepVersions
 from fleetplane.store.postgres_feed import LOST, Feed
-from fleetplane.store.protocol import Change, Put, Record, StoreUnavailable
-from fleetplane.store.staging import Effects, stage
+from fleetplane.store.protocol import Change, Key, Put, Record, StoreUnavailable
+from fleetplane.store.staging import ClaimKey, Effects, stage
 
 _GROUP = 256
 _SWEEP_STEP = 500
@@ -116,14 +116,16 @@ class PostgresCommits:
         claims = {(c.key.cluster, *claim) for c in changes if isinstance(c, Put) for claim in c.claims}
         await connection.execute("BEGIN; SELECT 1 FROM head FOR UPDATE")
         revision, held = await reads.held(connection, list({change.key for change in changes}))
-        holders = await reads.holders(connection, list(claims)) if claims else {}
+        settled: dict[ClaimKey, Key | None] = {}
+        if claims:
+            settled |= await reads.holders(connection, list(claims))
         for commit in group:
             try:
                 staged = stage(
                     commit.changes,
                     revision + 1,
                     lambda key: effects.after[key] if key in effects.after else held.get(key),
-                    lambda claim: effects.claims[claim] if claim in effects.claims else holders.get(claim),
+                    lambda _: ChainMap(effects.claims, settled),
                 )
             except Exception as error:  # whatever it is, it is this commit's alone
                 outcomes.append(error)

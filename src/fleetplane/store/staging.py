@@ -8,7 +8,7 @@ database transaction never share their fate. Staging must never change the state
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -41,6 +41,8 @@ MAX_INDEXED: Final = 1024
 
 ClaimKey = tuple[str, str, str]
 """``(cluster, scope, value)``: what is unique."""
+Holders = Callable[[Sequence[ClaimKey]], Mapping[ClaimKey, Key | None]]
+"""Who holds each of some claims; what nobody holds is absent or ``None``."""
 
 
 @dataclass(slots=True)
@@ -94,11 +96,11 @@ def stage(
     changes: Sequence[Change],
     revision: int,
     current: Callable[[Key], Held | None],
-    holder: Callable[[ClaimKey], Key | None],
+    holders: Holders,
 ) -> Staged:
     """Work out a commit whose first change gets ``revision``.
 
-    ``current`` and ``holder`` tell the state before the commit.
+    ``current`` and ``holders`` tell the state before the commit.
 
     Raises:
         PreconditionFailed, ClaimTaken: the commit is refused.
@@ -113,13 +115,13 @@ def stage(
             after = _written(change, before, revision)
             staged.events.append(Event(False, after.record, before.record if before else None))
             staged.keys[key] = after
-            _move_claims(staged, key, before, after, holder)
+            _move_claims(staged, key, before, after, holders)
         else:
             if before is None:
                 raise PreconditionFailed(key, None)
             staged.events.append(Event(True, _last_state(change, before.record, revision), before.record))
             staged.keys[key] = None
-            _move_claims(staged, key, before, None, holder)
+            _move_claims(staged, key, before, None, holders)
         revision += 1
     return staged
 
@@ -177,9 +179,7 @@ def _last_state(change: Delete, record: Record, revision: int) -> Record:
     return Record(record.key, record.uid, revision, record.created_revision, record.encoding, value, record.terms)
 
 
-def _move_claims(
-    staged: Staged, key: Key, before: Held | None, after: Held | None, holder: Callable[[ClaimKey], Key | None]
-) -> None:
+def _move_claims(staged: Staged, key: Key, before: Held | None, after: Held | None, holders: Holders) -> None:
     old = before.claims if before else ()
     new = after.claims if after else ()
     if old == new:
@@ -187,11 +187,10 @@ def _move_claims(
     for claim in old:
         if claim not in new:
             staged.claims[(key.cluster, *claim)] = None
-    for claim in new:
-        if claim in old:
-            continue
-        wanted = (key.cluster, claim.scope, claim.value)
-        taken_by = staged.claims[wanted] if wanted in staged.claims else holder(wanted)
+    added = {(key.cluster, *claim): claim for claim in new if claim not in old}
+    settled = holders([wanted for wanted in added if wanted not in staged.claims]) if added else {}
+    for wanted, claim in added.items():
+        taken_by = staged.claims[wanted] if wanted in staged.claims else settled.get(wanted)
         if taken_by is not None and taken_by != key:
             raise ClaimTaken(claim, taken_by)
         staged.claims[wanted] = key
