@@ -27,6 +27,7 @@ from fleetplane.operators.vehicles.kinds import (
     VehContainerConfig,
     VehDegradation,
     VehDeployment,
+    VehMonitor,
     VehPod,
     VehSignalSource,
 )
@@ -55,6 +56,7 @@ OPERATOR: Final = Operator(
         AppType,
         VehPod,
         VehDeployment,
+        VehMonitor,
         LifecycleManagingRule,
         VehSignalSource,
         VehApplication,
@@ -67,6 +69,16 @@ OPERATOR: Final = Operator(
             "resources": ["namespaces", "limitranges", "resourcequotas"],
             "verbs": ["get", "list", "watch", "create", "patch"],
         },
+        # Watchers' accounts; and what they are granted, which nobody can grant without having it.
+        {"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["get", "create"]},
+        {
+            "apiGroups": ["rbac.authorization.k8s.io"],
+            "resources": ["roles", "rolebindings"],
+            "verbs": ["get", "create", "patch"],
+        },
+        {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+        {"apiGroups": ["crd.piccolo.org"], "resources": ["vehmonitors"], "verbs": ["update"]},
+        {"apiGroups": ["crd.piccolo.org"], "resources": ["vehmonitors/status"], "verbs": ["patch"]},
         {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
         {"apiGroups": ["crd.piccolo.org"], "resources": ["vehpods", "vehdeployments"], "verbs": ["delete"]},

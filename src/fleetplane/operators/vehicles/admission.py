@@ -24,9 +24,10 @@ from fleetplane.model.admission import (
 )
 from fleetplane.model.builtin.types import NAMESPACES
 from fleetplane.model.errors import ApiError
-from fleetplane.model.objects import Object, is_deleting, labels, name
+from fleetplane.model.objects import Object, is_deleting, labels, metadata, name
 from fleetplane.model.resources import ResourceRef
 from fleetplane.model.user import MASTERS_GROUP
+from fleetplane.operators.vehicles import arrangement
 from fleetplane.operators.vehicles.application import application_violations
 from fleetplane.operators.vehicles.degradation import degradation_violations
 from fleetplane.operators.vehicles.kinds import (
@@ -36,6 +37,7 @@ from fleetplane.operators.vehicles.kinds import (
     VehContainerConfig,
     VehDegradation,
     VehDeployment,
+    VehMonitor,
     VehPod,
 )
 from fleetplane.operators.vehicles.limits import Profile, Violation, canonical, pod_violations, profile_of
@@ -96,21 +98,29 @@ def _workload_problems(
     if kind == VehDeployment.resource.kind:
         broken += arrangement_violations(profile, spec)
     else:
-        broken += index_violations(spec)
-        if not (spec.get("podSpec") or {}).get("containers"):
+        broken += arrangement.violations(profile, spec)
+        arranged = None if broken else arrangement.arrange(spec)
+        made = arrangement.effective(spec, arranged)
+        broken += index_violations(made)
+        if not (made.get("podSpec") or {}).get("containers"):
             broken.append(Violation("containers", "spec.podSpec.containers", "needs at least one container"))
+        if not broken and not known.missing:
+            broken += _misfits(app, made, known, profile, arranged)
     yield from broken
-    if not broken and not known.missing and kind == VehPod.resource.kind:
-        try:
-            expand(app, spec, known, profile)
-        except Refused as error:
-            yield error.violation
+
+
+def _misfits(
+    app: str, spec: Mapping[str, Any], known: Dependencies, profile: Profile, arranged: arrangement.Arranged | None
+) -> Iterator[Violation]:
+    try:
+        expand(app, spec, known, profile, arranged.alike if arranged is not None else ())
+    except Refused as error:
+        yield error.violation
 
 
 def _warnings(kind: str, spec: Mapping[str, Any], known: Dependencies) -> Iterator[str]:
-    if kind == VehPod.resource.kind and spec.get("deploymentPolicy"):
-        yield "spec.deploymentPolicy has no effect on a VehPod; a VehDeployment arranges instances by it"
-    count = len((spec.get("podSpec") or {}).get("containers") or ())
+    made = arrangement.effective(spec, arrangement.arrange(spec)) if kind == VehPod.resource.kind else spec
+    count = len((made.get("podSpec") or {}).get("containers") or ())
     for key in ("devContainerIdx", "vehContainerConfigIdx"):
         try:
             warning = container_index(int(spec.get(key) or 0), count)[1]
@@ -129,6 +139,18 @@ async def _check_degradation(request: AdmissionRequest, _reader: Reader) -> Deci
 
 async def _check_application(request: AdmissionRequest, _reader: Reader) -> Decision:
     problems = list(application_violations((request.new or {}).get("spec") or {}))
+    return refusal(request, problems) if problems else ALLOWED
+
+
+async def _check_monitor(request: AdmissionRequest, _reader: Reader) -> Decision:
+    """A watcher says things in the spec of its VehMonitor; what it belongs to and how it ends is not the watcher's."""
+    if MASTERS_GROUP in request.user.groups or request.user.name in OPERATORS or request.old is None:
+        return ALLOWED
+    old, new = metadata(request.old), metadata(request.new or {})
+    parts = ("labels", "annotations", "ownerReferences", "finalizers")
+    changed = [part for part in parts if (old.get(part) or None) != (new.get(part) or None)]
+    text = "is written by the vehicles operator and by administrators only"
+    problems = [Violation("monitor-metadata", f"metadata.{part}", text) for part in changed]
     return refusal(request, problems) if problems else ALLOWED
 
 
@@ -229,6 +251,9 @@ PLUGINS: Final = (
     ),
     AdmissionPlugin(
         "degradation.vehicles.fleetplane.io", "validate", [AdmissionRule([VehDegradation])], _check_degradation
+    ),
+    AdmissionPlugin(
+        "monitors.vehicles.fleetplane.io", "validate", [AdmissionRule([VehMonitor], ["UPDATE"])], _check_monitor
     ),
     AdmissionPlugin("devices.vehicles.fleetplane.io", "validate", [AdmissionRule([DevRes])], _check_device),
     AdmissionPlugin(

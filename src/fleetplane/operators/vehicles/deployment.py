@@ -17,9 +17,10 @@ from fleetplane.model import objects
 from fleetplane.model.builtin.types import NODES, PODS
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, is_deleting, labels, metadata, uid
-from fleetplane.operators.vehicles import plan, redundancy
-from fleetplane.operators.vehicles.kinds import VehDeployment
+from fleetplane.operators.vehicles import monitoring, plan, redundancy
+from fleetplane.operators.vehicles.kinds import VehDeployment, VehMonitor
 from fleetplane.operators.vehicles.limits import Profile, Violation, canonical
+from fleetplane.operators.vehicles.monitors import Watched, Watcher
 from fleetplane.operators.vehicles.reconcile import (
     ADMITTED,
     AGAIN,
@@ -30,6 +31,7 @@ from fleetplane.operators.vehicles.reconcile import (
     Platform,
     delete_pod,
     instance,
+    pods_of,
     refuse,
     waiting,
 )
@@ -43,7 +45,7 @@ from fleetplane.operators.vehicles.redundancy import (
     Planned,
     Seen,
 )
-from fleetplane.operators.vehicles.voting import Verdict, read_output, vote
+from fleetplane.operators.vehicles.voting import Rounds, is_undecided, read_output
 
 DEPLOYMENT: Final = plan.PREFIX + "deployment"
 INSTANCE: Final = plan.PREFIX + "instance"
@@ -62,6 +64,8 @@ class VehDeployments:
         self._manager = manager
         self._platform = platform
         self._nodes = manager.informer(NODES)
+        self._monitors = platform.monitors
+        self._rounds = Rounds(manager.environment.monotonic)
         self._noticed: dict[str, float] = {}
 
     def controller(self) -> Controller:
@@ -69,7 +73,7 @@ class VehDeployments:
             self._manager,
             VehDeployment,
             self.reconcile,
-            owns=[PODS],
+            owns=[PODS, VehMonitor],
             watches=self._platform.watches(self._manager.informer(VehDeployment)),
             finalizer=plan.FINALIZER,
             cleanup=self.cleanup,
@@ -78,6 +82,7 @@ class VehDeployments:
 
     async def cleanup(self, context: Context[VehDeployment], _app: VehDeployment) -> Result | None:
         self._noticed.pop(uid(context.object), None)
+        self._rounds.forget(uid(context.object))
         if await context.delete_children():
             return None
         await context.set_status({"phase": "Terminating"})
@@ -94,11 +99,19 @@ class VehDeployments:
             return None
         if app.spec.state == "Stopped":
             gone = await context.delete_children()
-            await context.set_status({"phase": "Stopped", "instances": [], "active": "", "successor": "", "rule": ""})
+            over: Object = {
+                "phase": "Stopped",
+                "instances": [],
+                "active": "",
+                "successor": "",
+                "rule": "",
+                "monitor": None,
+            }
+            await context.set_status(over)
             return None if gone else Result(requeue_after=1.0)
         known = self._platform.dependencies(context, app.spec.object)
         if known.missing:
-            await waiting(context, known, next(iter(context.children()), None))
+            await waiting(context, known, next(iter(pods_of(context)), None))
             return None
         try:
             broken = [
@@ -116,9 +129,12 @@ class VehDeployments:
         try:
             if redundancy.policy_of(app.spec.deployment_policy) == PASSIVE:
                 return await self._passive(context, app, profile, wanted)
-            if await _leave(context, profile, context.children()):
+            if await _leave(context, profile, pods_of(context)):
                 return Result(requeue_after=1.0)
-            return await self._together(context, app, wanted)
+            return await self._together(context, app, profile, wanted)
+        except plan.Refused as error:
+            await refuse(context, [error.violation])
+            return Result(requeue_after=AGAIN)
         except ApiError as error:
             if error.code == 403 and "serviceaccount" in error.message:
                 return Result(requeue_after=SOON)
@@ -135,13 +151,18 @@ class VehDeployments:
     # -- all instances run
 
     async def _together(
-        self, context: Context[VehDeployment], app: VehDeployment, wanted: list[Object]
+        self, context: Context[VehDeployment], app: VehDeployment, profile: Profile, wanted: list[Object]
     ) -> Result | None:
-        there = {metadata(one)["name"]: one for one in context.children()}
+        there = {metadata(one)["name"]: one for one in pods_of(context)}
         policy = redundancy.policy_of(app.spec.deployment_policy)
-        due = wanted
+        due, watched = wanted, None
         if policy == MONITORING:
-            due = _watched(wanted, there, app.spec.watcher_loss)
+            watched = await self._watch(context, app, profile, wanted, there)
+            if watched is None:
+                return Result(requeue_after=SOON)
+            due = _watched(wanted, there, app.spec.watcher_loss, watched)
+        else:
+            await self._monitors.leave(context)
         settled = all(metadata(one)["name"] in there and plan.is_ready(there[metadata(one)["name"]]) for one in due)
         to_apply: list[Object] = []
         for one in due:
@@ -164,53 +185,62 @@ class VehDeployments:
             if name not in names:
                 await delete_pod(context, current)
         await context.apply_children(to_apply, prune=False)
-        there = {metadata(one)["name"]: one for one in context.children()}
-        verdict, votes = (self._vote(context, app, there, wanted)) if policy == N_MODULAR else (None, None)
-        if verdict is not None and votes is not None:
+        there = {metadata(one)["name"]: one for one in pods_of(context)}
+        votes = self._vote(app, there, wanted) if policy == N_MODULAR else None
+        if votes is not None and votes != app.status.votes and not votes.get("open"):
             await self._replace_dissenters(context, app, there, votes)
-        await self._report(context, app, wanted, there, votes, verdict)
+        await self._report(context, app, wanted, there, votes, watched)
+        if watched is not None:
+            return None if watched.again is None else Result(requeue_after=watched.again)
         return Result(requeue_after=app.spec.voting.timeout_seconds) if votes and votes.get("open") else None
 
-    def _vote(
-        self, context: Context[VehDeployment], app: VehDeployment, there: Mapping[str, Object], wanted: Sequence[Object]
-    ) -> tuple[Verdict | None, Object | None]:
-        """The latest round, once everybody spoke or its time is up. Strikes count rounds, not looks."""
-        before: Object = dict(app.status.votes or {})
+    async def _watch(
+        self,
+        context: Context[VehDeployment],
+        app: VehDeployment,
+        profile: Profile,
+        wanted: Sequence[Object],
+        there: Mapping[str, Object],
+    ) -> Watched | None:
+        """Serve the watcher's interface; ``None`` while it cannot be. Carries out restarts, of the watcher too."""
+        names = [str(metadata(one)["name"]) for one in wanted]
+        watcher, primaries = names[0], names[1:]  # as ``instances_of`` orders them
+        notes = {plan.OWNER: f"VehDeployment/{app.namespace}/{app.name}"}
+        mine = {plan.APP_TYPE_LABEL: profile.name, **plan.unit_labels(app)}
+        monitor = monitoring.monitor_of(watcher, profile.namespace, mine, notes)
+        found = await self._monitors.prepare(context, monitor, primaries)
+        await self._monitors.leave(context, (profile.namespace, watcher))
+        if found is None:
+            return None
+        pod = there.get(watcher)
+        ready = pod is not None and not is_deleting(pod) and plan.is_ready(pod)
+        watched = await self._monitors.look(
+            context,
+            found,
+            app.spec.object.get("monitoring") or {},
+            Watcher(uid(pod) if pod is not None else "", ready),
+            {name: uid(there[name]) if name in there else "" for name in primaries},
+            [_primary(name, there.get(name)) for name in primaries],
+        )
+        if watched.restarting:
+            await delete_pod(context, there[watched.restarting])
+        if watched.pulse == monitoring.LOST and app.spec.watcher_loss != "Degrade" and pod is not None:
+            context.event("WatcherLost", f"{watcher} is silent and started anew", warning=True)
+            await delete_pod(context, pod)
+        return watched
+
+    def _vote(self, app: VehDeployment, there: Mapping[str, Object], wanted: Sequence[Object]) -> Object | None:
         voters = [str(metadata(one)["name"]) for one in wanted]
         said = {
             name: found
             for name in voters
             if (found := read_output(objects.annotations(there.get(name) or {}).get(OUTPUT))) is not None
         }
-        if not said:
-            return None, before or None
-        latest = max(one.round for one in said.values())
-        if latest == before.get("round") and not before.get("open"):
-            return None, before
-        outputs = {name: one.value for name, one in said.items() if one.round == latest}
-        key = f"{app.uid}/round"
-        if len(outputs) < len(voters):
-            begun = self._noticed.setdefault(f"{key}/{latest}", self._manager.environment.monotonic())
-            if self._manager.environment.monotonic() - begun < app.spec.voting.timeout_seconds:
-                return None, {**before, "round": latest, "open": True, "strikes": before.get("strikes") or {}}
-        for old in [one for one in self._noticed if one.startswith(key)]:
-            del self._noticed[old]
-        verdict = vote(outputs, voters, app.spec.voting.tolerance)
-        strikes = {}
-        for name in voters:
-            wrong = name in verdict.dissent or (verdict.decided and name in verdict.silent)
-            if wrong:
-                strikes[name] = int((before.get("strikes") or {}).get(name) or 0) + 1
-        votes: Object = {
-            "round": latest,
-            "decided": verdict.decided,
-            "value": verdict.value,
-            "agreement": round(verdict.agreement, 3),
-            "dissenters": [*verdict.dissent, *verdict.silent],
-            "strikes": strikes,
-            "open": False,
-        }
-        return verdict, votes
+        rules = app.spec.voting
+        before: Object = dict(app.status.votes or {})
+        return self._rounds.look(
+            app.uid, before, said, voters, tolerance=rules.tolerance, timeout=rules.timeout_seconds
+        )
 
     async def _replace_dissenters(
         self, context: Context[VehDeployment], app: VehDeployment, there: Mapping[str, Object], votes: Object
@@ -228,22 +258,26 @@ class VehDeployments:
         wanted: Sequence[Object],
         there: Mapping[str, Object],
         votes: Object | None,
-        verdict: Verdict | None,
+        watched: Watched | None,
     ) -> None:
         instances, healthy = [], 0
         for one in wanted:
-            pod = there.get(metadata(one)["name"])
+            name = str(metadata(one)["name"])
+            pod, verdict = there.get(name), {} if watched is None else watched.verdicts.get(name, {})
             if pod is None:
+                if watched is not None and name in watched.held:
+                    instances.append({"name": name, "role": "primary", "state": "Stopped", **verdict})
                 continue
             phase = plan.phase_of(pod)
             healthy += phase == "Running"
-            instances.append(instance(pod, labels(pod).get(ROLE, ""), phase))
+            instances.append({**instance(pod, labels(pod).get(ROLE, ""), phase), **verdict})
         total = len(wanted)
-        undecided = bool(votes and not votes.get("open") and votes.get("decided") is False)
         phase = "Running" if healthy == total else "Degraded" if healthy else "Starting"
         # Below a majority nothing can be believed: the outcome is withheld, which is the fail-safe of a voter.
-        if undecided or (votes and healthy * 2 <= total):
+        if is_undecided(votes) or (votes and healthy * 2 <= total):
             phase = "SafeState"
+        if watched is not None:
+            phase = watched.phase(phase, app.spec.watcher_loss)
         message = f"{healthy} of {total} healthy"
         redundant = healthy >= min(2, total)
         await context.set_status(
@@ -253,12 +287,13 @@ class VehDeployments:
                 "rule": "",
                 "instances": instances,
                 **({} if votes is None else {"votes": votes}),
+                "monitor": None if watched is None else watched.summary(),
             },
             Condition(DEPENDENCIES_RESOLVED, True, "Resolved"),
             Condition(ADMITTED, True, "Admitted"),
             Condition(REDUNDANT, redundant, "Redundant" if redundant else "NotRedundant", message),
             self._platform.freedom(context, there.values()),
-            Condition(READY, healthy == total and phase != "SafeState", phase, message),
+            Condition(READY, healthy == total and phase == "Running", phase, message),
         )
 
     # -- one is active
@@ -275,6 +310,7 @@ class VehDeployments:
             return Result(requeue_after=1.0)
         there = {str(metadata(one)["name"]): one for one in pods}
         active = str((live.get("status") or {}).get("active") or "")
+        await self._monitors.leave(context)
         for one in wanted:
             if metadata(one)["name"] not in there:
                 await _create_frozen(context, one)
@@ -425,6 +461,11 @@ class VehDeployments:
 
 def pod_of(app: VehDeployment, planned: Planned, known: plan.Dependencies, profile: Profile, *, apart: bool) -> Object:
     """One instance's pod. Raises Refused."""
+    if planned.role == WATCHER:
+        name = f"{app.name}-{planned.suffix}"
+        primaries = [f"{app.name}-{one.suffix}" for one in redundancy.instances_of(app.spec.object)[1:]]
+        known_to = monitoring.environment(name, profile.namespace, primaries)
+        planned = planned._replace(spec=monitoring.watching(planned.spec, name, known_to))
     spec = {**app.spec.object, "podSpec": planned.spec}
     count = len(planned.spec.get("containers") or ())
     for key in ("devContainerIdx", "vehContainerConfigIdx"):
@@ -476,15 +517,23 @@ def _as_it_is(current: Object, wanted: Object) -> Object:
     return {**wanted, "metadata": {**wanted["metadata"], "annotations": kept}, "spec": current["spec"]}
 
 
-def _watched(wanted: list[Object], there: Mapping[str, Object], on_loss: str) -> list[Object]:
-    """The watcher first; the primaries once it is ready. Losing it later stops them only in the safe state."""
-    watcher = next(one for one in wanted if labels(one).get(ROLE) == WATCHER)
-    found = there.get(metadata(watcher)["name"])
-    if found is not None and not is_deleting(found) and plan.is_ready(found):
-        return wanted
+def _watched(wanted: list[Object], there: Mapping[str, Object], on_loss: str, watched: Watched) -> list[Object]:
+    """The watcher first; the primaries once it is there. Losing it later stops them only in the safe state."""
+    watcher, *others = wanted
+    primaries = [one for one in others if metadata(one)["name"] not in watched.held]
+    if watched.pulse == monitoring.ALIVE:
+        return [watcher, *primaries]
     if on_loss == "SafeState":
         return [watcher]
-    return [watcher, *(one for one in wanted if one is not watcher and metadata(one)["name"] in there)]
+    return [watcher, *(one for one in primaries if metadata(one)["name"] in there)]
+
+
+def _primary(name: str, pod: Object | None) -> Object:
+    """What the watcher is told of a primary."""
+    if pod is None:
+        return {"name": name, "pod": name, "state": ""}
+    found = instance(pod, "", plan.phase_of(pod))
+    return {**found, "pod": name}
 
 
 async def _leave(context: Context[Any], profile: Profile, pods: Sequence[Object]) -> bool:

@@ -22,6 +22,8 @@ Container = Annotated[Object, Builtin("io.k8s.api.core.v1.Container")]
 EnvVar = Annotated[Object, Builtin("io.k8s.api.core.v1.EnvVar")]
 Volume = Annotated[Object, Builtin("io.k8s.api.core.v1.Volume")]
 VolumeMount = Annotated[Object, Builtin("io.k8s.api.core.v1.VolumeMount")]
+Action = Literal["restart", "stop", "start", "safe-state"]
+"""What a watcher may ask for."""
 Level = Literal["", "QM", "A", "B", "C", "D"]
 """A criticality level: quality managed, or the automotive safety integrity levels of ISO 26262."""
 
@@ -147,6 +149,17 @@ class Instance(View):
     state: str = ""
     restarts: int = 0
     last_switch_ms: int | None = None
+    verdict: str = field(default="", doc="What its watcher makes of it: ok, suspect or failed.")
+    message: str = field(default="", doc="Why, in the watcher's words.")
+
+
+class Monitored(View):
+    name: str = field(doc="The VehMonitor, in the namespace of the pods.")
+    watcher: str = field(default="", doc="Starting, Alive or Lost.")
+    request: str = field(default="", doc="What the watcher asked for last.")
+    outcome: str = field(default="", doc="Accepted, Done or Refused.")
+    rule: str = field(default="", doc="The rule that refused it.")
+    stopped: list[str] = field(default_factory=list, doc="Primaries that are stopped because the watcher asked.")
 
 
 class WorkloadStatus(View):
@@ -162,7 +175,46 @@ class WorkloadStatus(View):
     last_switch_ms: int | None = None
     lost_at: str = field(default="", doc="When the loss of the active was noticed.")
     votes: dict[str, Any] | None = None
+    monitor: Monitored | None = None
     conditions: list[StatusCondition] = field(default_factory=list, list_map_keys=["type"])
+
+
+# -- arrangements
+
+
+class PassiveRedundant(View):
+    active_container: Container
+    passive_container: Container
+
+
+class ActiveRedundant(View):
+    active_redundant_containers: list[Container] = field(min_items=2)
+
+
+class NModularRedundant(View):
+    n_modular_containers: list[Container] = field(min_items=3)
+
+
+class Monitoring(View):
+    primary_container: list[Container] = field(min_items=1)
+    watcher_container: Container
+    allowed_actions: list[Action] = field(
+        default_factory=list, doc="What the watcher may ask for; nothing if empty.", max_items=8
+    )
+    heartbeat_seconds: float = field(
+        default=0.0, doc="How often the watcher says that it is there; 0: it need not.", minimum=0
+    )
+    missed_heartbeats: int = field(
+        default=3, doc="How many heartbeats it may miss before it counts as lost.", minimum=1, maximum=1000
+    )
+
+
+class Voting(View):
+    """How outputs are compared. An instance gives its output as an annotation of its own pod."""
+
+    tolerance: float = field(default=0.0, doc="Numbers this far apart still agree.", minimum=0)
+    timeout_seconds: float = field(default=1.0, doc="How long a round waits for the missing outputs.", minimum=0.01)
+    disagree_limit: int = field(default=3, doc="Rounds in a row after which a dissenter is replaced.", minimum=1)
 
 
 class VehPodSpec(View):
@@ -183,6 +235,14 @@ class VehPodSpec(View):
         default="Restart", doc="Whether a changed dependency restarts a running pod or waits for its next start."
     )
     state: Literal["Running", "Stopped"] = "Running"
+    passive_redundant: PassiveRedundant | None = None
+    active_redundant: ActiveRedundant | None = None
+    n_modular_redundant: NModularRedundant | None = None
+    monitoring: Monitoring | None = None
+    voting: Voting = field(default_factory=lambda: Voting.view({}))
+    watcher_loss: Literal["Restart", "Degrade", "SafeState"] = field(
+        default="Restart", doc="What the loss of the watcher means for the primaries."
+    )
 
 
 class VehPod(Kind, group=GROUP, version=VERSION, categories=_CATEGORIES):
@@ -192,45 +252,11 @@ class VehPod(Kind, group=GROUP, version=VERSION, categories=_CATEGORIES):
     status: WorkloadStatus = field(default_factory=lambda: WorkloadStatus.view({}))
 
 
-class PassiveRedundant(View):
-    active_container: Container
-    passive_container: Container
-
-
-class ActiveRedundant(View):
-    active_redundant_containers: list[Container] = field(min_items=2)
-
-
-class NModularRedundant(View):
-    n_modular_containers: list[Container] = field(min_items=3)
-
-
-class Monitoring(View):
-    primary_container: list[Container] = field(min_items=1)
-    watcher_container: Container
-
-
-class Voting(View):
-    """How outputs are compared. An instance gives its output as an annotation of its own pod."""
-
-    tolerance: float = field(default=0.0, doc="Numbers this far apart still agree.", minimum=0)
-    timeout_seconds: float = field(default=1.0, doc="How long a round waits for the missing outputs.", minimum=0.01)
-    disagree_limit: int = field(default=3, doc="Rounds in a row after which a dissenter is replaced.", minimum=1)
-
-
 class VehDeploymentSpec(VehPodSpec):
     pod_spec: Annotated[Object, Builtin("io.k8s.api.core.v1.PodSpec")]
-    passive_redundant: PassiveRedundant | None = None
-    active_redundant: ActiveRedundant | None = None
-    n_modular_redundant: NModularRedundant | None = None
-    monitoring: Monitoring | None = None
     replicas: int = field(default=0, doc="Instances of the pod where no containers are listed.", minimum=0, maximum=15)
     placement: Literal["Any", "SameNode", "Spread"] = field(
         default="Any", doc="Whether instances share a node, must not, or avoid each other where nodes permit."
-    )
-    voting: Voting = field(default_factory=lambda: Voting.view({}))
-    watcher_loss: Literal["Restart", "Degrade", "SafeState"] = field(
-        default="Restart", doc="What the loss of the watcher means for the primaries."
     )
 
 
@@ -239,6 +265,68 @@ class VehDeployment(Kind, group=GROUP, version=VERSION, categories=_CATEGORIES):
 
     spec: VehDeploymentSpec
     status: WorkloadStatus = field(default_factory=lambda: WorkloadStatus.view({}))
+
+
+# -- monitoring
+
+
+class PrimaryVerdict(View):
+    primary: str = field(max_length=253)
+    verdict: Literal["ok", "suspect", "failed"]
+    message: str = field(default="", max_length=256)
+
+
+class MonitorRequest(View):
+    id: str = field(doc="A new one for every request.", max_length=64, min_length=1)
+    action: Action
+    primary: str = field(default="", doc="One of the primaries; all, where that makes sense.", max_length=253)
+    reason: str = field(default="", max_length=256)
+
+
+class VehMonitorSpec(View):
+    """What the watcher says."""
+
+    heartbeat: str = field(default="", doc="Something else with every beat, such as the time.", max_length=64)
+    verdicts: list[PrimaryVerdict] = field(default_factory=list, max_items=64, list_map_keys=["primary"])
+    request: MonitorRequest | None = None
+
+
+class PrimaryState(View):
+    name: str
+    pod: str = ""
+    state: str = ""
+    node: str = ""
+    restarts: int = 0
+
+
+class MonitorOutcome(View):
+    id: str
+    action: str
+    primary: str = ""
+    state: str = field(doc="Accepted, Done or Refused.")
+    rule: str = field(default="", doc="The rule that refused it.")
+    message: str = ""
+    target: str = field(default="", doc="What is restarted: the uid of a pod, or the id of a container.")
+
+
+class VehMonitorStatus(View):
+    """What the operator answers."""
+
+    watcher: str = field(default="", doc="Starting, Alive or Lost.", column=Column("Watcher"))
+    watched_by: str = field(default="", doc="The watcher that is meant: the uid of a pod, or the id of a container.")
+    primaries: list[PrimaryState] = field(default_factory=list)
+    allowed_actions: list[str] = field(default_factory=list)
+    heartbeat_seconds: float = 0.0
+    outcome: MonitorOutcome | None = None
+    held: list[str] = field(default_factory=list, doc="Primaries that are stopped because the watcher asked.")
+    safe: bool = field(default=False, doc="Whether all are, because it asked for the safe state.")
+
+
+class VehMonitor(Kind, group=GROUP, version=VERSION, categories=_CATEGORIES):
+    """The interface between a watcher and the platform. Made for every monitored workload; only its watcher writes to it."""
+
+    spec: VehMonitorSpec = field(default_factory=lambda: VehMonitorSpec.view({}))
+    status: VehMonitorStatus = field(default_factory=lambda: VehMonitorStatus.view({}))
 
 
 # -- degradation

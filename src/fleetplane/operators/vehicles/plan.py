@@ -13,13 +13,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
 from fleetplane.model.objects import Object, labels
+from fleetplane.operators.vehicles import arrangement, monitoring
 from fleetplane.operators.vehicles.kinds import VehDeployment, VehPod
 from fleetplane.operators.vehicles.limits import (
     LEVELS,
@@ -33,6 +34,7 @@ from fleetplane.operators.vehicles.limits import (
     pod_violations,
     volumes_of,
 )
+from fleetplane.operators.vehicles.redundancy import MONITORING, PASSIVE, where_it_freezes
 from fleetplane.operators.vehicles.reservations import reservation_violations
 
 PREFIX: Final = "vehicles.fleetplane.io/"
@@ -65,6 +67,8 @@ NODE_FACTS: Final[Mapping[str, str]] = {
 }
 """${NAME} in a configuration that the node answers, by where a pod's own fields say it."""
 
+_WHILE_IT_RUNS: Final = frozenset({"state", "onDependencyChange", "voting", "watcherLoss"})
+_WHILE_IT_IS_WATCHED: Final = frozenset({"allowedActions", "heartbeatSeconds", "missedHeartbeats"})
 _PLACEHOLDER: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _MAX_VOLUME_NAME: Final = 63
 
@@ -192,22 +196,27 @@ class _Draft:
         env.append(variable)
 
 
-def expand(app: str, spec: Mapping[str, Any], known: Dependencies, profile: Profile) -> tuple[Object, Object]:
+def expand(
+    app: str, spec: Mapping[str, Any], known: Dependencies, profile: Profile, alike: Collection[str] = ()
+) -> tuple[Object, Object]:
     """The pod spec with everything injected, and its annotations.
 
-    Raises Refused. ``spec`` and the dependencies stay as they are.
+    Raises Refused. ``spec`` and the dependencies stay as they are. What one of the containers named in ``alike`` gets,
+    all of them get.
     """
     draft = _Draft(copy.deepcopy(dict(spec.get("podSpec") or {})), profile)
     containers: list[Object] = draft.spec.get("containers") or []
     if known.devices:
-        target = _container(containers, int(spec.get("devContainerIdx") or 0), "spec.devContainerIdx")
-        for number, (wanted, device) in enumerate(zip(spec["devResInfo"], known.devices, strict=True)):
-            _inject_device(draft, target, number, wanted, device)
+        index = int(spec.get("devContainerIdx") or 0)
+        for target in _containers(containers, index, alike, "spec.devContainerIdx"):
+            for number, (wanted, device) in enumerate(zip(spec["devResInfo"], known.devices, strict=True)):
+                _inject_device(draft, target, number, wanted, device)
     if known.configs:
-        target = _container(containers, int(spec.get("vehContainerConfigIdx") or 0), "spec.vehContainerConfigIdx")
-        ours: dict[str, Object] = {}
-        for number, config in enumerate(known.configs):
-            _inject_config(draft, target, config, f"spec.vehContainerConfigInfo[{number}]", ours)
+        index = int(spec.get("vehContainerConfigIdx") or 0)
+        for target in _containers(containers, index, alike, "spec.vehContainerConfigIdx"):
+            ours: dict[str, Object] = {}
+            for number, config in enumerate(known.configs):
+                _inject_config(draft, target, config, f"spec.vehContainerConfigInfo[{number}]", ours)
     level = level_of(str(spec.get("criticality") or ""))
     annotations: Object = {LEVEL: level}
     if spec.get("criticality") and not draft.spec.get("priorityClassName"):
@@ -226,11 +235,13 @@ def expand(app: str, spec: Mapping[str, Any], known: Dependencies, profile: Prof
     return draft.spec, annotations
 
 
-def _container(containers: list[Object], index: int, where: str) -> Object:
+def _containers(containers: list[Object], index: int, alike: Collection[str], where: str) -> list[Object]:
+    """The container that is meant, and those that stand for it."""
     try:
-        return containers[container_index(index, len(containers))[0]]
+        meant = containers[container_index(index, len(containers))[0]]
     except IndexError as error:
         raise Refused(Violation("container-index", where, str(error))) from None
+    return [one for one in containers if one.get("name") in alike] if meant.get("name") in alike else [meant]
 
 
 def _confine(container: Object) -> None:
@@ -337,7 +348,8 @@ def writable_host_paths(spec: Mapping[str, Any]) -> list[str]:
         for one in spec.get("volumes") or ()
         if one.get("hostPath")
     }
-    mounts = [mount for one in spec.get("containers") or () for mount in one.get("volumeMounts") or ()]
+    containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
+    mounts = [mount for one in containers for mount in one.get("volumeMounts") or ()]
     found = {paths[one["name"]] for one in mounts if one.get("name") in paths and not one.get("readOnly")}
     return sorted(path for path in found if not path.startswith("/dev/"))
 
@@ -355,8 +367,17 @@ def digest(value: Any) -> str:
 
 def pod_of(app: Workload, known: Dependencies, profile: Profile) -> Object:
     """The pod a VehPod should be: its own name, in its class's namespace. Raises Refused."""
-    spec, annotations = expand(app.name, app.spec.object, known, profile)
-    own = {key: value for key, value in app.spec.object.items() if key not in {"state", "onDependencyChange"}}
+    arranged = arrangement.arrange(app.spec.object)
+    wanted = arrangement.effective(app.spec.object, arranged)
+    alike = arranged.alike if arranged is not None else ()
+    spec, annotations = expand(app.name, wanted, known, profile, alike)
+    if arranged is not None:
+        annotations |= arrangement.notes_of(arranged)
+        if arranged.policy == MONITORING:
+            known_to = monitoring.environment(app.name, profile.namespace, arranged.members, app.name)
+            spec = monitoring.watching_within(spec, arranged.watcher, app.name, known_to)
+        if arranged.policy == PASSIVE:
+            spec = where_it_freezes(spec)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -367,12 +388,20 @@ def pod_of(app: Workload, known: Dependencies, profile: Profile) -> Object:
             "annotations": {
                 **annotations,
                 OWNER: f"{app.resource.kind}/{app.namespace}/{app.name}",
-                SPEC_HASH: digest(own),
+                SPEC_HASH: digest(making_of(app.spec.object)),
                 DEPENDENCY_HASH: digest([spec, annotations]),
             },
         },
         "spec": spec,
     }
+
+
+def making_of(spec: Mapping[str, Any]) -> Object:
+    """Of a VehPod's spec what its pod is made from; the rest takes effect while it runs."""
+    made = {key: value for key, value in spec.items() if key not in _WHILE_IT_RUNS}
+    if watched := spec.get("monitoring"):
+        made["monitoring"] = {key: value for key, value in watched.items() if key not in _WHILE_IT_IS_WATCHED}
+    return made
 
 
 def unit_labels(app: Workload) -> dict[str, str]:

@@ -21,9 +21,12 @@ from fleetplane.model.builtin.types import LIMIT_RANGES, NAMESPACES, PODS, PRIOR
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, is_deleting, labels, metadata, uid
 from fleetplane.model.resources import ResourceRef
-from fleetplane.operators.vehicles import interference, limits, plan
-from fleetplane.operators.vehicles.kinds import AppType, DevRes, VehContainerConfig, VehDeployment, VehPod
+from fleetplane.operators.vehicles import arrangement, interference, limits, plan
+from fleetplane.operators.vehicles.arrangement import Arranged
+from fleetplane.operators.vehicles.containers import Containers, Within, hold_patch, with_held
+from fleetplane.operators.vehicles.kinds import AppType, DevRes, VehContainerConfig, VehDeployment, VehMonitor, VehPod
 from fleetplane.operators.vehicles.limits import Profile, Violation, canonical, profile_of
+from fleetplane.operators.vehicles.monitors import Monitors, asks
 
 DEPENDENCIES_RESOLVED: Final = "DependenciesResolved"
 ADMITTED: Final = "Admitted"
@@ -63,6 +66,7 @@ class Platform:
         self._classes = manager.informer(PRIORITY_CLASSES)
         self._pods = manager.informer(PODS)
         self._pods.add_index(ON_NODE, _node_of)
+        self.monitors = Monitors(manager)
         self._workloads = [manager.informer(VehPod), manager.informer(VehDeployment)]
         self._yielded: dict[Request, int] = {}
 
@@ -162,6 +166,7 @@ class Platform:
             Watch(VehContainerConfig, by("VehContainerConfig")),
             Watch(AppType, by("AppType")),
             Watch(PODS, owner),
+            Watch(VehMonitor, owner, asks),
             Watch(PODS, neighbours, _moved),
         ]
 
@@ -216,19 +221,21 @@ class VehPods:
         self._manager = manager
         self._platform = platform
         self._pods = manager.informer(PODS)
+        self._containers = Containers(manager, platform.monitors)
 
     def controller(self) -> Controller:
         return controller_for(
             self._manager,
             VehPod,
             self.reconcile,
-            owns=[PODS],
+            owns=[PODS, VehMonitor],
             watches=self._platform.watches(self._manager.informer(VehPod)),
             finalizer=plan.FINALIZER,
             cleanup=self.cleanup,
         )
 
-    async def cleanup(self, context: Context[VehPod], _app: VehPod) -> Result | None:
+    async def cleanup(self, context: Context[VehPod], app: VehPod) -> Result | None:
+        self._containers.forget(app.uid)
         if await context.delete_children():
             return None
         await context.set_status({"phase": "Terminating"})
@@ -247,27 +254,37 @@ class VehPods:
             return Result(requeue_after=AGAIN)
         if app.spec.state == "Stopped":
             await context.delete_children()
-            await context.set_status({"phase": "Stopped", "pod": "", "instances": [], "rule": ""})
+            await context.set_status({"phase": "Stopped", "pod": "", "instances": [], "rule": "", "monitor": None})
             return None
         known = self._platform.dependencies(context, app.spec.object)
         if known.missing:
             await waiting(context, known, current)
             return None
-        broken_rules = [
-            *plan.violations(profile, app.name, app.spec.object, known),
-            *plan.index_violations(app.spec.object),
-        ]
+        spec = app.spec.object
+        broken_rules = [*plan.violations(profile, app.name, spec, known), *arrangement.violations(profile, spec)]
+        arranged = None if broken_rules else arrangement.arrange(spec)
+        broken_rules += plan.index_violations(arrangement.effective(spec, arranged))
         try:
-            wanted = plan.pod_of(app, known, profile)
+            wanted = plan.pod_of(app, known, profile) if not broken_rules else {}
         except plan.Refused as error:
             broken_rules.append(error.violation)
         if broken_rules:
             await refuse(context, broken_rules)
             return None
-        return await self._run(context, app, profile, wanted, current)
+        try:
+            return await self._run(context, app, profile, wanted, current, arranged)
+        except plan.Refused as error:
+            await refuse(context, [error.violation])
+            return Result(requeue_after=AGAIN)
 
     async def _run(
-        self, context: Context[VehPod], app: VehPod, profile: Profile, wanted: Object, current: Object | None
+        self,
+        context: Context[VehPod],
+        app: VehPod,
+        profile: Profile,
+        wanted: Object,
+        current: Object | None,
+        arranged: Arranged | None,
     ) -> Result | None:
         if current is not None and labels(current).get(OWNER_UID_LABEL) not in {app.uid, None}:
             holder = objects.annotations(current).get(plan.OWNER, "somebody else")
@@ -275,6 +292,14 @@ class VehPods:
             return Result(requeue_after=AGAIN)
         if not await self._platform.prepare(context, profile, app.spec.criticality):
             return Result(requeue_after=1.0)
+        within: Within | None = Within()
+        if arranged is not None:
+            within = await self._containers.look(context, app, profile, arranged, current)
+        if within is None:
+            return Result(requeue_after=SOON)
+        wanted = with_held(wanted, within.held)
+        if within.replace and current is not None:
+            await delete_pod(context, current)  # its node would not restart, or stop, a container of it
         waits = False
         if current is not None and not is_deleting(current):
             if plan.must_replace(current, wanted, app.spec.on_dependency_change):
@@ -282,21 +307,26 @@ class VehPods:
                 context.event("Replacing", f"pod {profile.namespace}/{app.name} is replaced by its new form")
             else:
                 waits = plan.may_keep(current, wanted)
-        if current is None or not (is_deleting(current) or waits):
-            if await self._apply(context, wanted, current) is not None:
+        if waits and current is not None and (patch := hold_patch(current, within.held)) is not None:
+            await context.client.patch(PODS, app.name, patch, profile.namespace)
+        if not within.stays_away and (current is None or not (is_deleting(current) or waits)):
+            others = [] if within.monitor is None else [within.monitor]
+            if await self._apply(context, wanted, current, others) is not None:
                 return Result(requeue_after=SOON)
             current = self._current(context, profile)
-        await self._report(context, app, profile, current, waits)
-        return None
+        await self._report(context, app, profile, current, waits, arranged, within)
+        return None if within.again is None else Result(requeue_after=within.again)
 
-    async def _apply(self, context: Context[VehPod], wanted: Object, current: Object | None) -> Result | None:
+    async def _apply(
+        self, context: Context[VehPod], wanted: Object, current: Object | None, others: list[Object]
+    ) -> Result | None:
         """The pod as it should be, drift put back. A result means: again soon."""
         if current is not None and is_deleting(current):
             return None
         if current is not None and (current.get("status") or {}).get("phase") in {"Succeeded", "Failed"}:
             return None
         try:
-            await context.apply_children([wanted])
+            await context.apply_children([wanted, *others])
         except ApiError as error:
             if error.code == 403 and "serviceaccount" in error.message:
                 return Result(requeue_after=SOON)  # the namespace is new: its account is on the way
@@ -311,7 +341,7 @@ class VehPods:
 
     async def _leave(self, context: Context[VehPod], profile: Profile, app: VehPod) -> bool:
         """A pod in another namespace than that of the class is of an earlier AppType: gone before the new one comes."""
-        strays = [one for one in context.children() if metadata(one).get("namespace") != profile.namespace]
+        strays = [one for one in pods_of(context) if metadata(one).get("namespace") != profile.namespace]
         for pod in strays:
             await delete_pod(context, pod)
         return bool(strays)
@@ -320,7 +350,14 @@ class VehPods:
         return self._pods.get_key(ObjectKey(context.request.cluster, profile.namespace, context.request.name))
 
     async def _report(
-        self, context: Context[VehPod], app: VehPod, profile: Profile, pod: Object | None, waits: bool
+        self,
+        context: Context[VehPod],
+        app: VehPod,
+        profile: Profile,
+        pod: Object | None,
+        waits: bool,
+        arranged: Arranged | None,
+        within: Within,
     ) -> None:
         phase = plan.phase_of(pod)
         status: Object = {
@@ -329,7 +366,13 @@ class VehPods:
             "criticality": app.spec.criticality or "QM",
             "rule": "",
             "instances": [] if pod is None else [instance(pod, "", phase)],
+            "monitor": None,
         }
+        told = pod_conditions(pod)
+        if arranged is not None:
+            fields, more = self._containers.report(context, app, arranged, within, pod)
+            status |= fields
+            told = [*(one for one in told if one.type != READY), *more]
         await context.set_status(
             status,
             Condition(
@@ -339,7 +382,7 @@ class VehPods:
                 "a dependency changed; it takes effect at the next start" if waits else "",
             ),
             Condition(ADMITTED, True, "Admitted"),
-            *pod_conditions(pod),
+            *told,
             self._platform.freedom(context, [] if pod is None else [pod]),
         )
 
@@ -370,6 +413,10 @@ def instance(pod: Mapping[str, Any], role: str, state: str) -> Object:
     if role:
         made["role"] = role
     return made
+
+
+def pods_of(context: Context[Any]) -> list[Object]:
+    return [one for one in context.children() if one.get("kind") == "Pod"]
 
 
 async def delete_pod(context: Context[Any], pod: Object, *, grace: int | None = None) -> None:
@@ -403,7 +450,7 @@ async def refuse(context: Context[Any], broken: list[Violation]) -> None:
     known = (context.object.get("status") or {}).get("rule")
     if known != rules:
         context.event("Refused", message, warning=True)
-    running = bool(context.children())
+    running = bool(pods_of(context))
     await context.set_status(
         {"rule": rules} if running else {"phase": "Failed", "rule": rules},
         Condition(ADMITTED, False, "Refused", message),

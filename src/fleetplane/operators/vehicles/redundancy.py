@@ -40,7 +40,7 @@ MONITORING: Final = "Monitoring"
 _POLICIES: Final = {one.lower(): one for one in (PASSIVE, ACTIVE, N_MODULAR, MONITORING)} | {
     "nmodulerredundant": N_MODULAR
 }
-_BLOCKS: Final = {
+BLOCKS: Final = {
     PASSIVE: "passiveRedundant",
     ACTIVE: "activeRedundant",
     N_MODULAR: "nModularRedundant",
@@ -77,7 +77,7 @@ def instances_of(spec: Mapping[str, Any]) -> list[Planned]:
     """What should exist. The spec has passed ``arrangement_violations``."""
     policy = policy_of(str(spec.get("deploymentPolicy") or "")) or ""
     base: Object = spec.get("podSpec") or {}
-    block: Mapping[str, Any] = spec.get(_BLOCKS.get(policy, "")) or {}
+    block: Mapping[str, Any] = spec.get(BLOCKS.get(policy, "")) or {}
     if policy == MONITORING:
         primaries = [_with(base, one) for one in block.get("primaryContainer") or ()]
         watcher = _with(base, block.get("watcherContainer") or {})
@@ -114,7 +114,7 @@ def arrangement_violations(profile: Profile, spec: Mapping[str, Any]) -> Iterato
         words = ", ".join(sorted(set(_POLICIES.values())))
         yield Violation("policy", "spec.deploymentPolicy", f"{spec.get('deploymentPolicy')} is none of {words}")
         return
-    block, replicas = spec.get(_BLOCKS.get(policy, "")), int(spec.get("replicas") or 0)
+    block, replicas = spec.get(BLOCKS.get(policy, "")), int(spec.get("replicas") or 0)
     if policy == MONITORING and not block:
         yield Violation("policy-structure", "spec.monitoring", "is required by the policy Monitoring")
         return
@@ -128,7 +128,7 @@ def arrangement_violations(profile: Profile, spec: Mapping[str, Any]) -> Iterato
         yield Violation("policy-structure", "spec.replicas", f"{replicas} is too few for {policy}")
     if block:
         for one in planned:
-            yield from pod_violations(profile, one.spec, f"spec.{_BLOCKS[policy]}({one.suffix})")
+            yield from pod_violations(profile, one.spec, f"spec.{BLOCKS[policy]}({one.suffix})")
 
 
 # -- who is active

@@ -1,16 +1,18 @@
 """Comparing the outputs of redundant instances: a majority that agrees within a tolerance.
 
-Pure. Numbers agree when they lie within ``tolerance`` of each other, everything else when it is equal. The outcome is
-the median of the largest group that agrees; a group must be more than half of all instances, those that are silent
-included, or there is no outcome.
+Pure but for ``Rounds``, which knows the time. Numbers agree when they lie within ``tolerance`` of each other, everything
+else when it is equal. The outcome is the median of the largest group that agrees; a group must be more than half of all
+instances, those that are silent included, or there is no outcome.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
+
+from fleetplane.model.objects import Object
 
 
 class Output(NamedTuple):
@@ -71,3 +73,64 @@ def _is_number(value: Any) -> bool:
 
 def _middle(values: Sequence[Any]) -> Any:
     return sorted(values)[len(values) // 2] if all(map(_is_number, values)) else values[0]
+
+
+class Rounds:
+    """The rounds of many votes, as time passes. Remembers when each open round began, and nothing else."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._begun: dict[str, tuple[int, float]] = {}
+
+    def forget(self, key: str) -> None:
+        self._begun.pop(key, None)
+
+    def look(
+        self,
+        key: str,
+        before: Mapping[str, Any],
+        said: Mapping[str, Output],
+        voters: Sequence[str],
+        *,
+        tolerance: float,
+        timeout: float,
+    ) -> Object | None:
+        """The latest round, once everybody spoke or its time is up. Strikes count rounds, not looks.
+
+        Args:
+            key: Whose vote it is.
+            before: What was answered last.
+            said: The output of each voter that has one.
+        """
+        if not said:
+            return dict(before) or None
+        latest = max(one.round for one in said.values())
+        if latest == before.get("round") and not before.get("open"):
+            return dict(before)
+        outputs = {name: one.value for name, one in said.items() if one.round == latest}
+        if len(outputs) < len(voters):
+            number, begun = self._begun.get(key, (latest, self._monotonic()))
+            if number != latest:
+                begun = self._monotonic()
+            self._begun[key] = (latest, begun)
+            if self._monotonic() - begun < timeout:
+                return {**before, "round": latest, "open": True, "strikes": before.get("strikes") or {}}
+        self.forget(key)
+        verdict = vote(outputs, voters, tolerance)
+        strikes = {}
+        for name in voters:
+            if name in verdict.dissent or (verdict.decided and name in verdict.silent):
+                strikes[name] = int((before.get("strikes") or {}).get(name) or 0) + 1
+        return {
+            "round": latest,
+            "decided": verdict.decided,
+            "value": verdict.value,
+            "agreement": round(verdict.agreement, 3),
+            "dissenters": [*verdict.dissent, *verdict.silent],
+            "strikes": strikes,
+            "open": False,
+        }
+
+
+def is_undecided(votes: Mapping[str, Any] | None) -> bool:
+    return bool(votes and not votes.get("open") and votes.get("decided") is False)
