@@ -42,7 +42,7 @@ class Allocators:
     def claims(self, served: Served, obj: Object) -> tuple[Claim, ...]:
         allocator = self._of(served)
         if allocator is None:
-            return tuple(Claim(scope, value) for scope, value in served.behaviour.claims(obj))
+            return tuple([Claim(scope, value) for scope, value in served.behaviour.claims(obj)])
         return allocator.claims(obj)
 
     def may_retry(self, served: Served, error: ClaimTaken) -> bool:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from fleetplane.apiserver.admission.builtin import builtin_admission
-from fleetplane.apiserver.admission.chain import AdmissionChain
+from fleetplane.apiserver.admission.chain import AdmissionChain, ReaderFor
 from fleetplane.apiserver.admission.chain import own as own_plugins
 from fleetplane.apiserver.admission.definitions import definition_plugins
 from fleetplane.apiserver.admission.namespaces import NamespaceView, namespace_plugins
 from fleetplane.apiserver.admission.policies.dispatch import Policies
+from fleetplane.apiserver.admission.views import View
 from fleetplane.apiserver.admission.webhooks.calling import Webhooks
 from fleetplane.apiserver.aggregation.local import local_api_services
 from fleetplane.apiserver.aggregation.stage import Aggregation
@@ -41,7 +42,7 @@ from fleetplane.apiserver.logical import (
 from fleetplane.apiserver.outgoing import Outgoing, Services
 from fleetplane.apiserver.own_writes import OwnWrites
 from fleetplane.apiserver.pki import Pki
-from fleetplane.apiserver.readers import StoreReader
+from fleetplane.apiserver.readers import StoreReader, Views
 from fleetplane.apiserver.registry import Registry
 from fleetplane.apiserver.security import compose_security
 from fleetplane.apiserver.server import ApiServer, Limits, Parts
@@ -57,6 +58,7 @@ from fleetplane.model import errors
 from fleetplane.model.admission import AdmissionPlugin, AdmissionRequest
 from fleetplane.model.environment import Environment, timestamp
 from fleetplane.model.objects import Object, is_deleting
+from fleetplane.model.resources import resource_of
 from fleetplane.store.protocol import Store
 
 
@@ -96,6 +98,7 @@ def assemble(
         extra.append(tunnels.served())
     registry = Registry(extra)
     reader = StoreReader(ObjectStorage(store), registry)
+    views = {(kind.group, kind.plural): View() for plugin in plugins for kind in map(resource_of, plugin.reads)}
     security = compose_security(pki, environment, reader, clusters, more_tokens)
     namespaces = NamespaceView()
     cleanup = DefinitionCleanup(store, registry)
@@ -123,7 +126,7 @@ def assemble(
             ),
             *plugins,
         ],
-        reader.in_cluster,
+        _readers(reader, plugins, views),
         [policies, webhooks],
     )
     followers: list[Follower] = []
@@ -138,6 +141,8 @@ def assemble(
     follow(LOGICAL_CLUSTERS.group, LOGICAL_CLUSTERS.plural, logical.apply)
     use = ClusterUse(environment)
     follow(LOGICAL_CLUSTERS.group, LOGICAL_CLUSTERS.plural, use.apply)
+    for (group, plural), view in views.items():
+        follow(group, plural, view.apply, view.reset)
     security.follow(follow)
     builtin.follow(follow)
     policies.follow(follow)
@@ -221,6 +226,15 @@ def assemble(
         lambda: definitions.run(own),
     ]
     return server
+
+
+def _readers(reader: StoreReader, plugins: Sequence[AdmissionPlugin], views: Views) -> ReaderFor:
+    """Each plug-in gets from ``views`` what it said it reads, and all else from the store."""
+    own: dict[str, Views] = {}
+    for plugin in plugins:
+        kinds = {(kind.group, kind.plural) for kind in map(resource_of, plugin.reads)}
+        own[plugin.name] = {kind: view for kind, view in views.items() if kind in kinds}
+    return lambda cluster, plugin: reader.in_cluster(cluster, own.get(plugin.name, {}))
 
 
 def _services(settings: ServerSettings, environment: Environment) -> ServiceAllocator:

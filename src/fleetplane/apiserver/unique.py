@@ -51,11 +51,14 @@ def _finder(path: str) -> Find:
     simple = _SIMPLE.fullmatch(path)
     if simple is None:
         return compiled.find
-    keys, many = simple[1][1:].split("."), bool(simple[2])
+    keys, many = tuple(simple[1][1:].split(".")), bool(simple[2])
 
     def find(obj: Any) -> Sequence[Any]:
-        for key in keys:
-            obj = obj.get(key) if isinstance(obj, Mapping) else None
+        try:
+            for key in keys:
+                obj = obj[key]
+        except (KeyError, TypeError):
+            return ()
         if many:
             return obj if isinstance(obj, list) else ()
         return (obj,)
@@ -65,7 +68,16 @@ def _finder(path: str) -> Find:
 
 def _claims_of(declared: Sequence[tuple[str, Sequence[Find]]], obj: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Nothing where the last path finds nothing; earlier ones that find nothing count as empty."""
+    found: list[tuple[str, str]] = []
     for scope, (*first, last) in declared:
-        head = [str(next(iter(one(obj)), None) or "") for one in first]
-        for value in dict.fromkeys(str(one) for one in last(obj) if one):
-            yield scope, "/".join([*head, value])
+        values = [str(one) for one in last(obj) if one]
+        if not values:
+            continue
+        head = ""
+        for one in first:
+            of_path = one(obj)
+            head += f"{(of_path[0] if of_path else None) or ''}/"
+        found += (
+            [(scope, head + value) for value in dict.fromkeys(values)] if values[1:] else [(scope, head + values[0])]
+        )
+    return found

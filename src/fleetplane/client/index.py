@@ -6,7 +6,7 @@ kept with its key, so that removing an object never needs its old content again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from fleetplane.client.snapshot import ObjectKey, Snapshot
@@ -46,7 +46,7 @@ class Index:
         elif filed != key:
             self._keys[value] = {filed: None, key: None}
 
-    def find(self, value: str) -> Iterable[ObjectKey]:
+    def find(self, value: str) -> Collection[ObjectKey]:
         filed = self._keys.get(value, ())
         return filed if isinstance(filed, dict) else (filed,) if filed else ()
 

@@ -166,6 +166,9 @@ class Informer:
     def snapshots_by_index(self, index: str, value: str) -> Snapshots:
         return [self._objects[key] for key in self._indexes[index].find(value)]
 
+    def count_by_index(self, index: str, value: str) -> int:
+        return len(self._indexes[index].find(value))
+
     def index_values(self, index: str) -> Iterable[str]:
         return self._indexes[index].values()
 

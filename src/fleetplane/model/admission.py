@@ -51,6 +51,23 @@ class AdmissionRequest:
         """The object the request is about: the new one, for a deletion the old one."""
         return self.new if self.new is not None else self.old or {}
 
+    def with_new(self, new: Object) -> AdmissionRequest:
+        """The request for another object; ``dataclasses.replace`` takes a multiple of the time, on every write."""
+        return AdmissionRequest(
+            self.operation,
+            self.resource,
+            self.user,
+            new,
+            self.old,
+            self.namespace,
+            self.name,
+            self.subresource,
+            self.dry_run,
+            self.options,
+            self.cluster,
+            self.uid,
+        )
+
 
 class Claim(Protocol):
     """Something a plug-in took in advance for a write, in the store: used up with it, given back without it."""
@@ -164,7 +181,8 @@ class AdmissionPlugin:
 
     ``order`` sorts plug-ins within a phase (then the name does). ``failure_policy`` says what an unexpected exception
     or an overrun ``timeout`` (seconds; 0 for what never waits for anybody) means. ``name`` must be a DNS subdomain: it
-    is the webhook's name elsewhere.
+    is the webhook's name elsewhere. ``reads`` are the kinds it gets for most requests: our server then keeps them at hand,
+    so that ``Reader.get`` costs a look into memory. What it got of these is shared, and must not be changed.
     """
 
     name: str
@@ -175,6 +193,7 @@ class AdmissionPlugin:
     failure_policy: FailurePolicy = "Fail"
     timeout: float = 10.0
     elsewhere: Elsewhere = Elsewhere()
+    reads: Sequence[ResourceRef] = ()
 
     def matches(self, operation: Operation, resource: ResourceType, subresource: str = "") -> bool:
         return any(rule.matches(operation, resource, subresource) for rule in self.rules)

@@ -11,6 +11,7 @@ Sources: RFC 1035, RFC 1123, and the published naming rules of the Kubernetes AP
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 _LABEL_1123: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
@@ -26,6 +27,7 @@ _is_subdomain_1123 = re.compile(_SUBDOMAIN_1123).fullmatch
 _is_label_1035 = re.compile(_LABEL_1035).fullmatch
 _is_wildcard = re.compile(_WILDCARD).fullmatch
 _is_qualified = re.compile(_QUALIFIED).fullmatch
+_is_prefixed = re.compile(f"{_SUBDOMAIN_1123}/{_QUALIFIED}").fullmatch
 _is_config_key = re.compile(_CONFIG_KEY).fullmatch
 _is_port_charset = re.compile("[-a-z0-9]+").fullmatch
 
@@ -109,6 +111,8 @@ def wildcard_subdomain(value: str) -> list[str]:
 def label_key(value: str) -> list[str]:
     """A qualified name: an optional DNS prefix and ``/``, then at most 63 letters, digits and ``-_.``."""
     prefix, slash, name = value.rpartition("/")
+    if len(value) <= 63 and _is_short_key(value):
+        return []  # all but a few are
     if "/" in prefix:
         rule = _pattern_error("a valid label key " + _QUALIFIED_RULE, _QUALIFIED, "MyName", "my.name", "123-abc")
         return [rule + " with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"]
@@ -124,6 +128,12 @@ def label_key(value: str) -> list[str]:
         rule = _pattern_error(_QUALIFIED_RULE, _QUALIFIED, "MyName", "my.name", "123-abc")
         errors.append(f"name part {rule}")
     return errors
+
+
+@lru_cache(1024)
+def _is_short_key(value: str) -> bool:
+    """Remembered, because the same few keys come with object after object."""
+    return bool(_is_prefixed(value) or _is_qualified(value))
 
 
 qualified_name = label_key

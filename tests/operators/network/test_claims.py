@@ -219,6 +219,32 @@ async def test_a_pool_says_how_full_it_is(stage: Stage) -> None:
 
 
 @staged()
+async def test_claims_that_come_after_a_count_are_counted_too(stage: Stage) -> None:
+    await stage.pool(cidr="10.0.0.0/24")
+    for batch in range(3):
+        for number in range(5):
+            await stage.claim(f"c{batch}-{number}")
+
+        async def counted(expected: int = 5 * (batch + 1)) -> bool:
+            return ((await stage.find(IPPool, "pool", None)).get("status") or {}).get("used") == expected
+
+        await stage.until(counted)
+
+
+@staged()
+async def test_an_edit_of_a_pool_holds_for_the_very_next_claim(stage: Stage) -> None:
+    await stage.pool(cidr="10.0.0.0/24")
+    for number in range(1, 6):
+        await stage.client.patch(IPPool, "pool", {"spec": {"cidr": f"10.0.{number}.0/24", "vpcRef": f"net-{number}"}})
+
+        spec = (await stage.claim(f"c{number}"))["spec"]
+
+        assert (spec["addresses"], spec["vpcRef"]) == ([f"10.0.{number}.1"], f"net-{number}")
+    await stage.client.delete(IPPool, "pool")
+    assert "addresses" not in (await stage.claim("too-late"))["spec"]
+
+
+@staged()
 async def test_of_two_families_the_smaller_one_limits(stage: Stage) -> None:
     await stage.pool(ranges=["10.0.0.1-10.0.0.10", "fd00::/64"])
     await stage.claim("both")
@@ -241,6 +267,9 @@ async def test_a_pool_serves_the_namespaces_it_names(stage: Stage) -> None:
     await stage.client.patch(NAMESPACES, "default", {"metadata": {"labels": {"tenant": "a"}}})
 
     assert (await stage.claim("a"))["spec"]["addresses"] == ["10.0.0.1"]
+    await stage.client.patch(NAMESPACES, "default", {"metadata": {"labels": {"tenant": "b"}}})
+    with pytest.raises(ApiError):
+        await stage.claim("b")
 
 
 @pytest.mark.parametrize(

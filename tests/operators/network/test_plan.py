@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fleetplane.operators.network.kinds import IPPoolSpec
 from fleetplane.operators.network.plan import Exhausted, Ledger, NotGiven, Pool, ledger_of
-from fleetplane.operators.network.ranges import Interval, Space, parse, usable
+from fleetplane.operators.network.ranges import Interval, Space, address, parse, text_of, usable
 
 
 def pool(**spec: object) -> Pool:
@@ -25,6 +25,25 @@ def test_a_network_keeps_its_own_its_broadcast_and_its_gateways_address() -> Non
     assert given_out == ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]
     with pytest.raises(Exhausted):
         ledger.take("one more")
+
+
+@given(st.integers(0, (1 << 128) - 1) | st.integers(0, (1 << 56) - 1) | st.sampled_from([1, 0xFFFF << 32, 1 << 64]))
+def test_addresses_are_written_and_read_as_python_does(number: int) -> None:
+    six, four = ipaddress.IPv6Address(number), ipaddress.IPv4Address(number & 0xFFFFFFFF)
+
+    assert (text_of("IPv6", number), text_of("IPv4", int(four))) == (str(six), str(four))
+    assert (address(six.exploded), address(str(four))) == (("IPv6", number), ("IPv4", int(four)))
+
+
+@given(st.text("0123456789af:.", max_size=20))
+def test_what_is_no_address_for_python_is_none_here(text: str) -> None:
+    try:
+        expected = int(ipaddress.ip_address(text))
+    except ValueError:
+        with pytest.raises(ValueError, match="does not appear"):
+            address(text)
+    else:
+        assert address(text)[1] == expected
 
 
 def test_exclusions_and_ranges_are_as_said() -> None:
@@ -122,7 +141,7 @@ def test_a_space_is_the_set_it_says(given_: list[Interval], without: list[Interv
     expected = sorted(members(given_) - members(without))
 
     assert [space.at(rank) for rank in range(space.size)] == expected
-    assert [space.rank(number) for number in expected] == list(range(space.size))
+    assert [space.find(number) for number in expected] == list(range(space.size))
     assert all((number in space) == (number in expected) for number in range(80))
 
 
@@ -136,15 +155,15 @@ actions = st.lists(
 def test_no_address_ever_has_two_holders(steps: list[tuple[str, int, int]], allocation: str) -> None:
     ledger = Ledger(pool(ranges=["10.0.0.0/29", "fd00::/125"], exclude=["10.0.0.3"], allocation=allocation))
     held: dict[str, list[str]] = {}
-    for what, number, address in steps:
+    for what, number, one in steps:
         holder = f"h{number}"
         if what == "drop" or holder in held:
             ledger.drop(holder)
             held.pop(holder, None)
             continue
-        wanted = [f"10.0.0.{address}"] if what == "ask" else []
+        wanted = [f"10.0.0.{one}"] if what == "ask" else []
         try:
-            held[holder] = ledger.take(holder, wanted=wanted, owner=f"c/{number}", seed=f"{number}-{address}")
+            held[holder] = ledger.take(holder, wanted=wanted, owner=f"c/{number}", seed=f"{number}-{one}")
         except (Exhausted, NotGiven):
             continue
         everything = [one for addresses in held.values() for one in addresses]

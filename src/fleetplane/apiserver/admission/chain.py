@@ -27,8 +27,8 @@ def own(plugins: Iterable[AdmissionPlugin]) -> list[AdmissionPlugin]:
     return [replace(one, timeout=0) for one in plugins]
 
 
-ReaderFor = Callable[[str], Reader]
-"""The reader of one logical cluster, by id."""
+ReaderFor = Callable[[str, AdmissionPlugin], Reader]
+"""What a plug-in reads with in one logical cluster, by id."""
 
 
 class AdmissionChain:
@@ -110,10 +110,10 @@ class AdmissionChain:
 
     async def _ask(self, plugin: AdmissionPlugin, call: Call, request: AdmissionRequest) -> AdmissionRequest:
         decision = await self._decide(plugin, call, request)
-        return request if decision.object is None else replace(request, new=decision.object)
+        return request if decision.object is None else request.with_new(decision.object)
 
     async def _decide(self, plugin: AdmissionPlugin, call: Call, request: AdmissionRequest) -> Decision:
-        decision: Decision = await decide(plugin, request, self._reader_for(call.key_cluster))
+        decision: Decision = await decide(plugin, request, self._reader_for(call.key_cluster, plugin))
         for warning in decision.warnings:
             call.warn(warning)
         for key, value in decision.audit_annotations:

@@ -57,6 +57,7 @@ class Picture:
     """The claims of a pool as last seen, with what was given out since. ``version`` is the pool's uid and generation."""
 
     version: tuple[str, int]
+    vpc: str
     ledger: Ledger
     again: float
 
@@ -76,28 +77,31 @@ class Filling:
             return changed(claim) if claim is not new else ALLOWED
         if not await serves(pool, request.namespace, reader):
             return denied(f"pool {spec['pool']} does not serve namespace {request.namespace}", request=request)
-        view = IPPool.view(pool).spec
         try:
-            addresses = await self._take(request, pool, claim, reader)
+            addresses, vpc = await self._take(request, pool, claim, reader)
         except NotGiven as refusal:
             return refused(request, [FieldError.invalid("spec.addresses", spec.get("addresses"), str(refusal))])
         except Exhausted as why:
             return changed(claim, f"pool {spec['pool']}: {why}; the claim waits until one is free")
-        made = {**claim, "spec": {**spec, "addresses": addresses, "vpcRef": view.vpc_ref}}
+        made = {**claim, "spec": {**spec, "addresses": addresses, "vpcRef": vpc}}
         # Where the server keeps it, this spares the controller a write; elsewhere the controller says the same.
         return changed({**made, "status": first_status(made)})
 
-    async def _take(self, request: AdmissionRequest, pool: Object, claim: Object, reader: Reader) -> list[str]:
+    async def _take(
+        self, request: AdmissionRequest, pool: Object, claim: Object, reader: Reader
+    ) -> tuple[list[str], str]:
+        """The addresses, and the network they are of."""
         spec, unique = claim["spec"], str(metadata(claim).get("uid") or request.uid)
 
-        def take(picture: Picture) -> list[str]:
-            return picture.ledger.take(
+        def take(picture: Picture) -> tuple[list[str], str]:
+            taken = picture.ledger.take(
                 f"{holder_of(claim)}{ATTEMPT}{unique}",
                 spec.get("families") or (),
                 spec.get("addresses") or (),
                 owner_of(claim),
                 unique,
             )
+            return taken, picture.vpc
 
         picture = await self._picture(request.cluster, pool, reader)
         try:
@@ -117,7 +121,9 @@ class Filling:
         now = asyncio.get_running_loop().time
         started = now()
         claims = [one for one in await reader.list(IPClaim) if (one.get("spec") or {}).get("pool") == meta["name"]]
-        made = Picture(version, ledger_of(Pool.of(IPPool.view(pool).spec), claims), now() + _COST * (now() - started))
+        spec = IPPool.view(pool).spec
+        ledger = ledger_of(Pool.of(spec), claims)
+        made = Picture(version, spec.vpc_ref, ledger, now() + _COST * (now() - started))
         # Whoever was faster has given out addresses meanwhile that this picture does not show.
         known = self._pictures.get(key)
         if known is not None and known.version == version:
@@ -131,14 +137,15 @@ def first_status(claim: Object) -> Object:
     made = str(metadata(claim).get("creationTimestamp") or "")
     first = stage(claim, False, 0.0, 0.0, 0.0, 0.0, 0)
     until = "" if first.until is None else timestamp(parse_timestamp(made) + timedelta(seconds=first.until))
-    ready = {"type": "Ready", "status": "True", "reason": first.phase, "message": "", "lastTransitionTime": made}
-    return {
-        "phase": first.phase,
-        "since": made,
-        "until": until,
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": first.phase,
+        "message": "",
+        "lastTransitionTime": made,
         "observedGeneration": 1,
-        "conditions": [{**ready, "observedGeneration": 1}],
     }
+    return {"phase": first.phase, "since": made, "until": until, "observedGeneration": 1, "conditions": [ready]}
 
 
 def _guarded(claim: Object) -> Object:
@@ -266,6 +273,7 @@ def plugins() -> tuple[AdmissionPlugin, ...]:
             Filling().fill,
             timeout=0,
             elsewhere=Elsewhere(served=False),  # only where the store keeps addresses apart; else one controller does
+            reads=[IPPool, NAMESPACES],
         ),
         AdmissionPlugin("check.ippools.fleetplane.io", "validate", [AdmissionRule([IPPool])], _check_pool),
         AdmissionPlugin(

@@ -128,8 +128,8 @@ class Ledger:
 
     def _mark(self, family: Family, number: int, taken: int) -> None:
         marks = self._marks.get(family)
-        if marks is not None and number in self.pool.spaces[family]:
-            marks[self.pool.spaces[family].rank(number)] = taken
+        if marks is not None and (rank := self.pool.spaces[family].find(number)) is not None:
+            marks[rank] = taken
 
     def take(
         self, holder: str, families: Sequence[Family] = (), wanted: Sequence[str] = (), owner: str = "", seed: str = ""
@@ -150,11 +150,11 @@ class Ledger:
         given = dict(map(address, wanted))
         for family, number in given.items():
             self._check(family, number, owner)
-        kept = self.pool.kept_for(owner) if owner else {}
+        kept = self.pool.kept_for(owner) if owner and self.pool.kept else {}
         chosen: list[tuple[Family, int]] = []
         for family in families or self.pool.families:
             mine = given.get(family)
-            if mine is None and kept.get(family) not in self._holders[family]:
+            if mine is None and kept and kept.get(family) not in self._holders[family]:
                 mine = kept.get(family)
             chosen.append((family, self._choose(family, owner, seed) if mine is None else mine))
         for family, number in chosen:

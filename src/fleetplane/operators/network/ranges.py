@@ -7,6 +7,7 @@ be the first one that an allocator looks at.
 from __future__ import annotations
 
 import ipaddress
+import socket
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, NamedTuple
@@ -50,14 +51,23 @@ def usable(cidr: str) -> Interval:
 
 
 def address(text: str) -> tuple[Family, int]:
-    """Raises ValueError."""
-    found = ipaddress.ip_address(text)
-    return _family(found.version), int(found)
+    """Raises ValueError. What the C library reads it reads the same way; the rest, and every refusal, is ``ipaddress``'s."""
+    try:
+        if ":" in text:
+            return "IPv6", int.from_bytes(socket.inet_pton(socket.AF_INET6, text))
+        return "IPv4", int.from_bytes(socket.inet_pton(socket.AF_INET, text))
+    except (OSError, ValueError):
+        found = ipaddress.ip_address(text)
+        return _family(found.version), int(found)
 
 
 def text_of(family: Family, number: int) -> str:
-    """The canonical text (RFC 5952)."""
-    return str(ipaddress.IPv4Address(number) if family == "IPv4" else ipaddress.IPv6Address(number))
+    """The canonical text (RFC 5952), except that an IPv6 address with an IPv4 one in it is written as Python does."""
+    if family == "IPv4":
+        return socket.inet_ntop(socket.AF_INET, number.to_bytes(4))
+    if number >> 48:
+        return socket.inet_ntop(socket.AF_INET6, number.to_bytes(16))
+    return str(ipaddress.IPv6Address(number))
 
 
 def _family(version: int) -> Family:
@@ -80,10 +90,7 @@ class Space:
             self.size += one.last - one.first + 1
 
     def __contains__(self, number: object) -> bool:
-        if not isinstance(number, int):
-            return False
-        index = bisect_right(self._firsts, number) - 1
-        return index >= 0 and number <= self.intervals[index].last
+        return isinstance(number, int) and self.find(number) is not None
 
     def at(self, rank: int) -> int:
         """The address that has so many below it. Raises IndexError."""
@@ -92,9 +99,11 @@ class Space:
         index = bisect_right(self._before, rank) - 1
         return self._firsts[index] + rank - self._before[index]
 
-    def rank(self, number: int) -> int:
-        """How many are below an address of ours."""
+    def find(self, number: int) -> int | None:
+        """The rank of an address, which is how many are below it; ``None`` if it is not ours."""
         index = bisect_right(self._firsts, number) - 1
+        if index < 0 or number > self.intervals[index].last:
+            return None
         return self._before[index] + number - self._firsts[index]
 
     def overlap(self, other: Space) -> Interval | None:

@@ -6,10 +6,12 @@ of that has lasted. A claim that waits gets its addresses here, when one is free
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from itertools import islice
 from typing import Any, Final
+
+import msgspec
 
 from fleetplane.client.informer import Change
 from fleetplane.client.snapshot import ObjectKey, Snapshot
@@ -42,9 +44,12 @@ COUNT_EVERY: Final = 1.0
 MAX_COUNT: Final = (1 << 31) - 1
 """Larger numbers are told as this one: nobody counts a /64."""
 WAIT: Final = 10.0
-_BY_POOL: Final = "pool"
 _BY_ADDRESS: Final = "address"
 _BY_PHASE: Final = "phase"
+_FAMILIES: Final[Mapping[str, Sequence[Family]]] = {"IPv4": ("IPv4",), "IPv6": ("IPv6",), "IPv4+IPv6": FAMILIES}
+"""What addresses a claim can have."""
+_PHASES: Final = ("Reserved", "Allocated", "Held", "Quarantined", "Conflict")
+"""Of claims with addresses."""
 
 
 class Claims:
@@ -161,7 +166,8 @@ class Claims:
         key, now = (cluster, metadata(pool)["name"]), self._manager.environment.monotonic()
         known = self._pictures.get(key)
         if known is None or now >= known[0] + COUNT_EVERY:
-            claims = self._claims.by_index(_BY_POOL, f"{cluster}/{key[1]}")
+            values = [f"{cluster}/{key[1]}/{phase}/{families}" for phase in _PHASES for families in _FAMILIES]
+            claims = (claim for value in values for claim in self._claims.by_index(_BY_PHASE, value))
             known = self._pictures[key] = (now, ledger_of(Pool.of(IPPool.view(pool).spec), claims))
         return known[1]
 
@@ -220,11 +226,16 @@ class Pools:
         self._pools = manager.informer(IPPool)
         self._claims = claims_informer(manager)
         self._counted: dict[Request, float] = {}
+        self._due: set[Request] = set()
 
     def controller(self) -> Controller:
         def pool_of(claim: Snapshot) -> Iterable[Request]:
-            name = (claim.object.get("spec") or {}).get("pool")
-            return [Request(claim.key.cluster, "", str(name))] if name else []
+            """Nothing for a pool that is going to be counted anyway: claims come by the thousand."""
+            pool = Request(claim.key.cluster, "", str(_decode(claim.encoded).spec.pool or ""))
+            if pool in self._due or self._pools.snapshot(pool) is None:
+                return ()
+            self._due.add(pool)
+            return (pool,)
 
         def everyone(_: Snapshot) -> Iterable[Request]:
             return [one.key for one in self._pools.snapshots()]
@@ -244,6 +255,7 @@ class Pools:
         left = self._counted.get(context.request, now - COUNT_EVERY) + COUNT_EVERY - now
         if left > 0:
             return Result(requeue_after=left)
+        self._due.discard(context.request)
         self._counted[context.request] = now
         counts, used = self._count(context.request)
         sizes = Pool.of(pool.spec).sizes()
@@ -270,21 +282,42 @@ class Pools:
         counts = dict.fromkeys(("Reserved", "Allocated", "Held", "Quarantined"), 0)
         used: dict[Family, int] = dict.fromkeys(FAMILIES, 0)
         for phase in counts:
-            for families in (("IPv4",), ("IPv6",), FAMILIES):
-                value = f"{request.cluster}/{request.name}/{phase}/{'+'.join(families)}"
-                found = len(self._claims.snapshots_by_index(_BY_PHASE, value))
+            for families, each in _FAMILIES.items():
+                found = self._claims.count_by_index(_BY_PHASE, f"{request.cluster}/{request.name}/{phase}/{families}")
                 counts[phase] += found
-                for family in families:
+                for family in each:
                     used[family] += found
         return counts, used
 
 
+class _Spec(msgspec.Struct, rename="camel"):
+    pool: Any = None
+    addresses: Any = None
+    vpc_ref: Any = None
+    use: Any = None
+
+
+class _Status(msgspec.Struct, rename="camel"):
+    phase: Any = None
+    until: Any = None
+    observed_generation: Any = None
+
+
+class _Claim(msgspec.Struct):
+    """As much of a claim as indexes and predicates ask for: a fraction of what decoding all of it takes."""
+
+    spec: _Spec = msgspec.field(default_factory=_Spec)
+    status: _Status = msgspec.field(default_factory=_Status)
+
+
+_decode: Final = msgspec.json.Decoder(_Claim).decode
+
+
 def claims_informer(manager: Manager) -> Any:
-    """The claims, to be found by pool, by pool and phase, and by address."""
+    """The claims, to be found by pool and phase, and by address."""
     informer = manager.informer(IPClaim)
-    informer.add_index(_BY_POOL, lambda one: [f"{one.key.cluster}/{(one.object.get('spec') or {}).get('pool')}"])
-    informer.add_index(_BY_ADDRESS, lambda one: [f"{one.key.cluster}/{value}" for value in _addresses(one.object)])
-    informer.add_index(_BY_PHASE, _phase)
+    informer.add_index(_BY_ADDRESS, _address_values)
+    informer.add_index(_BY_PHASE, _phase_values)
     return informer
 
 
@@ -294,23 +327,32 @@ def _is_worth_a_look(change: Change) -> bool:
 
 def _has_to_do(snapshot: Snapshot) -> bool:
     """Not so a new claim whose admission said everything already: most of them."""
-    obj = snapshot.object
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
-    settled = "Allocated" if spec.get("use") == "Allocated" else "Reserved"
+    claim = _decode(snapshot.encoded)
+    settled = "Allocated" if claim.spec.use == "Allocated" else "Reserved"
     return (
         snapshot.is_deleting
-        or status.get("phase") != settled
-        or bool(status.get("until"))
-        or status.get("observedGeneration") != snapshot.generation
+        or claim.status.phase != settled
+        or bool(claim.status.until)
+        or claim.status.observed_generation != snapshot.generation
     )
 
 
-def _phase(snapshot: Snapshot) -> Iterable[str]:
+def _phase_values(snapshot: Snapshot) -> Iterable[str]:
     """``cluster/pool/Pending``, or ``cluster/pool/phase/families``; what nobody has looked at yet counts as reserved."""
-    spec, status = snapshot.object.get("spec") or {}, snapshot.object.get("status") or {}
-    pool, found = f"{snapshot.key.cluster}/{spec.get('pool')}", spec.get("addresses") or ()
-    families = "+".join(sorted({"IPv6" if ":" in one else "IPv4" for one in found}))
-    return [f"{pool}/{status.get('phase') or 'Reserved'}/{families}" if found else f"{pool}/Pending"]
+    claim = _decode(snapshot.encoded)
+    pool, found = f"{snapshot.key.cluster}/{claim.spec.pool}", claim.spec.addresses
+    if not found:
+        return (f"{pool}/Pending",)
+    phase = claim.status.phase
+    six = [":" in one for one in found]
+    families = "IPv4+IPv6" if any(six) and not all(six) else "IPv6" if six[0] else "IPv4"
+    return (f"{pool}/{phase if phase in _PHASES else 'Reserved'}/{families}",)
+
+
+def _address_values(snapshot: Snapshot) -> Iterable[str]:
+    """``cluster/network/address`` of each."""
+    spec = _decode(snapshot.encoded).spec
+    return [f"{snapshot.key.cluster}/{spec.vpc_ref or ''}/{one}" for one in spec.addresses or ()]
 
 
 def _addresses(claim: Mapping[str, Any]) -> list[str]:
