@@ -3,7 +3,8 @@
 A scheduler plug-in. A node says, in annotations, which levels it takes (``vehicles.fleetplane.io/levels: "C,D"``) and how
 much of it each level may ask for (``vehicles.fleetplane.io/budget: {"QM": {"cpu": "2"}}``); a level without an entry has
 no limit of its own. Pods of different levels never share a writable host path on one node: that would be a way for the
-lower to disturb the higher (ISO 26262-6, Annex D: memory and exchange of information).
+lower to disturb the higher (ISO 26262-6, Annex D: memory and exchange of information). Realtime workloads that say how
+long they run go only where every deadline is kept (``schedulability``; timing and execution).
 
 That lower levels go first when there is no room is the scheduler's preemption, by the priority of each level.
 """
@@ -16,7 +17,9 @@ import orjson
 
 from fleetplane.operators.vehicles.degradation import MODE, shed_here
 from fleetplane.operators.vehicles.limits import LEVELS
-from fleetplane.operators.vehicles.plan import HOST_PATHS, LEVEL, PREFIX
+from fleetplane.operators.vehicles.plan import HOST_PATHS, LEVEL, PREFIX, RESERVATION
+from fleetplane.operators.vehicles.redundancy import GROUP
+from fleetplane.operators.vehicles.schedulability import Task, missed, task_of
 from fleetplane.workloads.scheduler.cluster import Cluster
 from fleetplane.workloads.scheduler.filters import Refusal
 from fleetplane.workloads.scheduler.node import NodeInfo
@@ -53,6 +56,8 @@ class Criticality:
                 )
                 if used + pod.shape.requests.get(resource, 0) > limit:
                     return Refusal(RULE, (f"node(s) had no {resource} budget left for {level}",), resolvable=False)
+        if why := _missed(pod, node):
+            return Refusal(RULE, (f"node(s) could not keep every deadline: {why}",))
         ours = set(writable_host_paths(pod.shape))
         if ours:
             for one in node.pods.values():
@@ -60,6 +65,28 @@ class Criticality:
                 if one.uid != pod.uid and other not in {None, level} and ours & set(writable_host_paths(one.shape)):
                     return Refusal(RULE, (f"node(s) had a host path in use by criticality {other}",))
         return None
+
+
+def _missed(pod: PodInfo, node: NodeInfo) -> str:
+    """Which deadline could be missed if the pod came there. Of redundant instances of one group only one runs at a time."""
+    own = _task(pod)
+    if own is None:
+        return ""
+    there: dict[str, Task] = {}
+    for one in node.pods.values():
+        group = _note(one, GROUP)
+        if one.uid != pod.uid and not (group and group == _note(pod, GROUP)) and (task := _task(one)) is not None:
+            there[group or one.uid] = task
+    return missed(own, list(there.values()), -(-node.allocatable.get("cpu", 1000) // 1000))
+
+
+def _note(pod: PodInfo, annotation: str) -> str:
+    return str((pod.shape.raw.get("annotations") or {}).get(annotation) or "")
+
+
+def _task(pod: PodInfo) -> Task | None:
+    text = _note(pod, RESERVATION)
+    return task_of(pod.name, text) if text else None
 
 
 def level_of(shape: Shape) -> str | None:
