@@ -179,6 +179,16 @@ def test_a_sidecar_counts_for_readiness_but_not_for_the_end():
     assert ended["phase"] == "Succeeded"
 
 
+def test_a_pod_its_node_ends_has_failed_once_nothing_of_it_runs():
+    fenced = replace(notes(main=up()), failure=Failure("SelfFenced", "no lease", grace_seconds=0))
+
+    for still in (seen(state()), seen(state(phase="exited"), busy=("main",))):
+        assert told(pod(), still, fenced)["phase"] == "Running", "who sees its end may start another in its place"
+        assert "reason" not in told(pod(), still, fenced)
+    ended = told(pod(), seen(state(phase="exited", code=137)), fenced)
+    assert (ended["phase"], ended["reason"]) == ("Failed", "SelfFenced")
+
+
 def test_transition_times_change_only_with_the_status():
     first = told(pod(), seen(state()), notes(main=up()))
     later = told(pod(), seen(state()), notes(main=up()), at(60), first)

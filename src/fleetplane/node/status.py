@@ -16,7 +16,7 @@ from fleetplane.model import objects
 from fleetplane.model.environment import timestamp
 from fleetplane.model.objects import Object
 from fleetplane.node import leading
-from fleetplane.node.observed import ContainerNotes, Observed, PodNotes
+from fleetplane.node.observed import SANDBOX, VOLUMES, ContainerNotes, Observed, PodNotes
 from fleetplane.node.plan import backoff_until, crash_message, init_failed, is_over
 from fleetplane.node.pod import ContainerView, PodView, Role
 from fleetplane.node.resources import qos_class
@@ -65,9 +65,12 @@ def pod_status(
     over = is_over(pod, observed, notes)
     ending = pod.deleting or notes.failure is not None or over
     shown = {c.name: _container_status(pod, c, observed, notes, node, now, ending=ending) for c in pod.containers}
-    phase = _phase(pod, shown, notes, over=over, init_is_over=init_failed(pod, observed, notes))
+    # Who finds a pod at its end may take it away or start another in its place: not before nothing of it runs.
+    left = observed.running or observed.busy - {VOLUMES, SANDBOX}
+    failed = notes.failure is not None and not left
+    phase = _phase(pod, shown, failed=failed, over=over, init_is_over=init_failed(pod, observed, notes))
     status: Object = {"phase": phase}
-    if notes.failure is not None:
+    if failed and notes.failure is not None:
         status["reason"], status["message"] = notes.failure.reason, notes.failure.message
     generation = objects.generation(pod.object)
     if generation:
@@ -195,8 +198,8 @@ def _is_ready(container: ContainerView, state: Object, *, started: bool, ready: 
 # The pod
 
 
-def _phase(pod: PodView, shown: Mapping[str, Object], notes: PodNotes, *, over: bool, init_is_over: bool) -> str:
-    if notes.failure is not None:
+def _phase(pod: PodView, shown: Mapping[str, Object], *, failed: bool, over: bool, init_is_over: bool) -> str:
+    if failed:
         return "Failed"
     if init_is_over:
         return "Failed"
