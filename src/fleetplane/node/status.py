@@ -62,11 +62,11 @@ def pod_status(
     previous: Mapping[str, Any],
 ) -> Object:
     """The whole status this node reports; ``previous`` is the status it replaces."""
-    over = is_over(pod, observed, notes)
+    # Who finds a pod at its end may take it away or start another in its place: not before nothing of it runs.
+    left = notes.failure is not None and bool(observed.running or observed.busy - {VOLUMES, SANDBOX})
+    over = is_over(pod, observed, notes) and not left
     ending = pod.deleting or notes.failure is not None or over
     shown = {c.name: _container_status(pod, c, observed, notes, node, now, ending=ending) for c in pod.containers}
-    # Who finds a pod at its end may take it away or start another in its place: not before nothing of it runs.
-    left = observed.running or observed.busy - {VOLUMES, SANDBOX}
     failed = notes.failure is not None and not left
     phase = _phase(pod, shown, failed=failed, over=over, init_is_over=init_failed(pod, observed, notes))
     status: Object = {"phase": phase}
