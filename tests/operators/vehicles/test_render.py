@@ -105,8 +105,15 @@ def test_config_maps_come_along_and_what_is_left_out_is_told() -> None:
 
 
 NODE_NAME = conf("where", piccoloEnv=[{"name": "WHERE", "value": "${NODE_NAME}"}])
+TWO = [{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]
+WATCHED = {"primaryContainer": TWO[:1], "watcherContainer": TWO[1]}
 REFUSED: list[tuple[list[dict[str, Any]], str]] = [
     ([of("VehDeployment", veh_deployment("brake", "PassiveRedundant"))], "which only the plane can do"),
+    (
+        [of("VehPod", veh_pod("a", deploymentPolicy="passiveRedundant", podSpec={"containers": TWO}))],
+        "only the plane can",
+    ),
+    ([of("VehDeployment", veh_deployment("a", "Monitoring", monitoring=WATCHED))], "there is none to ask"),
     ([of("VehPod", veh_pod("a", "3rd-party", podSpec=pod_spec(hostNetwork=True)))], "rule no-host-namespaces"),
     ([of("VehPod", veh_pod("a", devResInfo=[{"devName": "x", "devDestPath": "/x"}]))], "names DevRes/x; give"),
     ([of("VehPod", veh_pod("a", "unknown"))], "rule app-type"),
@@ -131,7 +138,7 @@ def test_redundant_instances_are_pods_of_their_own(form: str) -> None:
     made = render([of("VehDeployment", veh_deployment("radar", "NModularRedundant"))], form)
     pods = documents(made, *[key for key in made.files if "radar" in key and "yaml" in key])
     assert [one["metadata"]["name"] for one in pods] == ["radar-a", "radar-b", "radar-c"]
-    assert "VehDeployment radar: its instances run, and nobody votes on what they say" in made.notes
+    assert "VehDeployment radar: its voters run, and nobody counts what they say" in made.notes
 
 
 def test_the_command_prints_or_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ import orjson
 
 from fleetplane.model import names, yaml
 from fleetplane.model.objects import Object, labels, metadata, name
-from fleetplane.operators.vehicles import deployment, plan, redundancy
+from fleetplane.operators.vehicles import arrangement, deployment, plan, redundancy
 from fleetplane.operators.vehicles.application import application_violations, wanted_of
 from fleetplane.operators.vehicles.kinds import GROUP, VehDeployment, VehPod
 from fleetplane.operators.vehicles.limits import Profile, Violation, canonical, profile_of
@@ -134,30 +134,29 @@ def _units(obj: Object, table: Mapping[tuple[str, str, str], Object], notes: _No
         raise RenderError(f"{what} names {', '.join(known.missing)}; give the manifests of these too")
     _refuse(what, plan.violations(profile, name(obj), spec, known))
     try:
+        _check_policy(spec, what, notes)
         if obj["kind"] == "VehPod":
-            _refuse(what, plan.index_violations(spec))
+            _refuse(what, arrangement.violations(profile, spec))
+            _refuse(what, plan.index_violations(arrangement.effective(spec, arrangement.arrange(spec))))
             pods = [plan.pod_of(VehPod.view(obj), known, profile)]
         else:
-            pods = _arranged(obj, known, profile, what, notes)
+            _refuse(what, redundancy.arrangement_violations(profile, spec))
+            app, planned = VehDeployment.view(obj), redundancy.instances_of(spec)
+            pods = [deployment.pod_of(app, one, known, profile, apart=True) for one in planned]
     except plan.Refused as error:
         raise RenderError(f"{what}: {error}") from None
     level = str(spec.get("criticality") or "")
     return [_Unit(pod, profile, what, level) for pod in pods]
 
 
-def _arranged(obj: Object, known: plan.Dependencies, profile: Profile, what: str, notes: _Notes) -> list[Object]:
-    spec = obj["spec"]
+def _check_policy(spec: Mapping[str, Any], what: str, notes: _Notes) -> None:
     policy = redundancy.policy_of(str(spec.get("deploymentPolicy") or ""))
-    _refuse(what, redundancy.arrangement_violations(profile, spec))
     if policy == redundancy.PASSIVE:
         raise RenderError(f"{what} keeps one active and the others frozen, which only the plane can do")
-    if policy == redundancy.N_MODULAR:
-        notes(f"{what}: its instances run, and nobody votes on what they say")
     if policy == redundancy.MONITORING:
-        notes(f"{what}: its watcher is not waited for, and its loss has no consequence")
-    app = VehDeployment.view(obj)
-    planned = redundancy.instances_of(spec)
-    return [deployment.pod_of(app, one, known, profile, apart=True) for one in planned]
+        raise RenderError(f"{what} has a watcher that asks the plane for what is to be done; there is none to ask")
+    if policy == redundancy.N_MODULAR:
+        notes(f"{what}: its voters run, and nobody counts what they say")
 
 
 def _application(obj: Object, table: Mapping[tuple[str, str, str], Object], notes: _Notes) -> list[_Unit]:
