@@ -94,7 +94,7 @@ class OpenApi:
         return Response(200, body, JSON, headers)
 
     def _v2(self, request: Request, cluster: str) -> Response:
-        body, tag = self._kept(cluster, "v2", lambda: orjson.dumps(v2_document(self._registry.all(cluster))))
+        body, tag = self._kept(cluster, "v2", lambda: orjson.dumps(self._v2_document(cluster)))
         headers = {"ETag": f'"{tag}"', "Vary": "Accept"}
         if request.headers.get("if-none-match") == headers["ETag"]:
             return Response(304, b"", JSON, headers)
@@ -105,6 +105,17 @@ class OpenApi:
             encoded, _ = self._kept(cluster, "v2.pb", lambda: encode_document(orjson.loads(body)))
             return Response(200, encoded, _V2_ANSWER, headers)
         return Response(200, body, JSON, headers)
+
+
+    def _v2_document(self, cluster: str) -> Object:
+        document = v2_document(self._registry.all(cluster))
+        remote = self._registry.remote(cluster)
+        others = [swagger for key in sorted(remote) if (swagger := remote[key].swagger) is not None]
+        if others:
+            from fleetplane.apiserver.aggregation.merging import merge  # noqa: PLC0415  (where others serve something)
+
+            merge(document, (orjson.loads(one.body) for one in others))
+        return document
 
 
 def definition_of(served: Served) -> str:

@@ -112,17 +112,26 @@ class Served:
         return self.type.version == self.storage.version and self.type.group == self.storage.group
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Swagger:
+    """What another server's OpenAPI v2 document adds to ours (JSON of ``paths`` and ``definitions``), and its ETag."""
+
+    tag: str
+    body: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteVersion:
     """A group and version another server serves, as discovery tells it (``APIResourceDiscovery`` objects).
 
     ``schema_tag`` is the hash of its OpenAPI v3 document, None where it has none; ``stale`` is set while the server does
-    not answer.
+    not answer. ``swagger`` is None where it has no OpenAPI v2, or none that can be used.
     """
 
     resources: tuple[Object, ...]
     schema_tag: str | None = None
     stale: bool = False
+    swagger: Swagger | None = None
 
 
 @cache

@@ -16,7 +16,8 @@ from multidict import CIMultiDict
 
 from fleetplane.apiserver.aggregation.remotes import Remote
 from fleetplane.apiserver.http import Request, Response
-from fleetplane.apiserver.outgoing import CallFailed, Destination, Outgoing
+from fleetplane.apiserver.outgoing import CallFailed, Destination, Outgoing, bounded
+from fleetplane.apiserver.own_writes import SERVER
 from fleetplane.model import errors
 from fleetplane.model.user import UserInfo
 
@@ -57,6 +58,15 @@ class Proxy:
 
     async def where(self, cluster: str, remote: Remote, path: str) -> Destination:
         return await self._outgoing.service(cluster, remote.service_namespace, remote.service_name, remote.port, path)
+
+    async def ask(
+        self, cluster: str, remote: Remote, path: str, headers: Mapping[str, str], most: int
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """A request of our own: status, headers, body. Raises CallFailed, also for more than ``most`` bytes."""
+        own = CIMultiDict([*headers.items(), *identity_headers(SERVER)])
+        where = await self.where(cluster, remote, path)
+        async with self._outgoing.request("GET", where, self.context(remote), b"", own, {}) as response:
+            return response.status, response.headers, await bounded(response, most)
 
     async def pass_on(self, cluster: str, remote: Remote, path: str, request: Request, user: UserInfo) -> Response:
         """The other server's answer. Raises ApiError 503 when it cannot be reached, 400 for what cannot be passed on."""

@@ -35,7 +35,7 @@ class Aggregation:
     ) -> None:
         self._remotes = Remotes(registry)
         self._proxy = Proxy(outgoing, str(pki.directory / "front-proxy-client.pem"))
-        self._watching = Watching(registry, self._remotes, self._proxy, outgoing, reader, own, environment, pki)
+        self._watching = Watching(registry, self._remotes, self._proxy, reader, own, environment, pki)
         self.run = self._watching.run
 
     def follow(self, follow: Follow) -> None:

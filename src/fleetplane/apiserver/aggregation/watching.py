@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import orjson
 
 from fleetplane.apiserver.aggregation.documents import from_aggregated, from_plain, schema_tag
-from fleetplane.apiserver.aggregation.proxying import Proxy, identity_headers
+from fleetplane.apiserver.aggregation.fetching import SwaggerFetcher
+from fleetplane.apiserver.aggregation.proxying import Proxy
 from fleetplane.apiserver.aggregation.remotes import Remote, Remotes
-from fleetplane.apiserver.outgoing import CallFailed, Outgoing, bounded
-from fleetplane.apiserver.own_writes import SERVER, OwnWrites
+from fleetplane.apiserver.outgoing import CallFailed
+from fleetplane.apiserver.own_writes import OwnWrites
 from fleetplane.apiserver.pki import FRONT_PROXY_NAME, Pki
 from fleetplane.apiserver.readers import StoreReader
 from fleetplane.apiserver.registry import Registry, RemoteVersion
@@ -67,7 +68,6 @@ class Watching:
         registry: Registry,
         remotes: Remotes,
         proxy: Proxy,
-        outgoing: Outgoing,
         reader: StoreReader,
         own: OwnWrites,
         environment: Environment,
@@ -76,7 +76,7 @@ class Watching:
         self._registry = registry
         self._remotes = remotes
         self._proxy = proxy
-        self._outgoing = outgoing
+        self._swaggers = SwaggerFetcher(registry, proxy)
         self._reader = reader
         self._own = own
         self._environment = environment
@@ -130,23 +130,29 @@ class Watching:
         if remote is not None:
             self._serve(cluster, remote, verdict.served)
             await self._publish(cluster)
-        try:
-            await self._tell(cluster, service, verdict)
-        except errors.ApiError as error:
-            if error.code != 404:
-                log.warning("the status of APIService %s cannot be written: %s", service, error)
-        except StoreError as error:
-            log.warning("the status of APIService %s cannot be written: %s", service, error)
+        await self._try_to_tell(cluster, service, verdict)
+        if remote is not None and verdict.served is not None:
+            await self._fetch_swagger(cluster, remote)
 
     def _serve(self, cluster: str, remote: Remote, served: RemoteVersion | None) -> None:
+        """What discovery told, beside what is known of OpenAPI v2; stale where it told nothing."""
         key = (remote.group, remote.version)
         if self._remotes.named(cluster, remote.name) != remote:
             return
         known = self._registry.remote(cluster).get(key)
-        if served is None:
-            served = RemoteVersion(known.resources, known.schema_tag, stale=True) if known is not None else None
+        if known is not None:
+            served = replace(known, stale=True) if served is None else replace(served, swagger=known.swagger)
         if served is not None and served != known:
             self._registry.replace_remote(cluster, key, served)
+
+    async def _fetch_swagger(self, cluster: str, remote: Remote) -> None:
+        swagger = await self._swaggers.fetch(cluster, remote)
+        key = (remote.group, remote.version)
+        known = self._registry.remote(cluster).get(key)
+        if known is None or self._remotes.named(cluster, remote.name) != remote:
+            return  # it ended, or leads elsewhere, while it was asked
+        if swagger is not known.swagger:
+            self._registry.replace_remote(cluster, key, replace(known, swagger=swagger))
 
     # -- the condition -------------------------------------------------------------------------------------------------
 
@@ -189,14 +195,9 @@ class Watching:
         return RemoteVersion(tuple(resources), schema_tag(index, path) if status == 200 else None)
 
     async def _ask(self, cluster: str, remote: Remote, path: str, accept: str) -> tuple[int, Any]:
-        headers = {"Accept": accept, **dict(identity_headers(SERVER)), "X-Remote-Group": SERVER.groups[0]}
         try:
             async with asyncio.timeout(_ASK_SECONDS):
-                where = await self._proxy.where(cluster, remote, path)
-                context = self._proxy.context(remote)
-                async with self._outgoing.request("GET", where, context, b"", headers, {}) as response:
-                    body = await bounded(response, _MAX_DOCUMENT)
-                    status = response.status
+                status, _, body = await self._proxy.ask(cluster, remote, path, {"Accept": accept}, _MAX_DOCUMENT)
             found = orjson.loads(body) if status == 200 else {}
         except TimeoutError:
             self._missing(remote, "context deadline exceeded")
@@ -210,6 +211,15 @@ class Watching:
         url = f"https://{remote.service_name}.{remote.service_namespace}.svc:{remote.port}"
         told = f"failing or missing response from {url}/apis/{remote.group}/{remote.version}: {why}"
         raise _Unavailable("FailedDiscoveryCheck", told)
+
+    async def _try_to_tell(self, cluster: str, service: str, verdict: Verdict) -> None:
+        try:
+            await self._tell(cluster, service, verdict)
+        except errors.ApiError as error:
+            if error.code != 404:
+                log.warning("the status of APIService %s cannot be written: %s", service, error)
+        except StoreError as error:
+            log.warning("the status of APIService %s cannot be written: %s", service, error)
 
     async def _tell(self, cluster: str, service: str, verdict: Verdict) -> None:
         wanted = {
