@@ -55,6 +55,8 @@ async def test_a_killed_active_is_followed_by_its_standby(stage: Stage) -> None:
     assert role(after, "passive") == [active]
     assert after["switchovers"] == 1
     assert after["lastSwitchMs"] >= 0
+    switched_in = {one["name"]: one.get("lastSwitchMs") for one in after["instances"]}
+    assert switched_in == {standby: after["lastSwitchMs"], active: None}
 
 
 @staged(settings=FOREVER)

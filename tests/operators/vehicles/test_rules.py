@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.operators.vehicles.stage import Stage, VehPod, staged, veh_pod
 
 from fleetplane.model.builtin.types import CONFIG_MAPS
+from fleetplane.model.errors import ApiError
 from fleetplane.operators.vehicles.kinds import LifecycleManagingRule, VehSignalSource
 from fleetplane.operators.vehicles.lifecycle import rollback_patch, update_patch
 from fleetplane.operators.vehicles.rules import Engine, RuleError, comparison_of, rule_of
@@ -266,11 +267,43 @@ async def test_a_rule_updates_and_another_rolls_back(stage: Stage) -> None:
     assert (done["status"]["phase"], done["status"]["fired"]) == ("Done", 1)
 
 
+BAD_RULES: list[tuple[dict[str, Any], str]] = [
+    ({"action": "explode"}, "is none of start, stop, update, delete, rollback"),
+    ({"target": ["Pod/app"]}, "is neither VehPod/name nor VehDeployment/name"),
+    ({"lifeTime": "often"}, "neither OneTime nor sticky"),
+    ({"condition": {"conditionName": "c", "conditionTopic": "t", "conditionComparison": "near"}}, "is no comparison"),
+    ({"conditions": {"conditionUnits": [{"conditionsValue": "a", "conditionsPreOperator": "nor"}]}}, "neither Not nor"),
+]
+
+
 @staged(nodes=1)
-async def test_a_rule_that_makes_no_sense_says_so(stage: Stage) -> None:
-    await stage.client.create(LifecycleManagingRule, a_rule("odd", "explode", "VehPod/app"), "default")
-    told = await stage.says("odd", "Ready", "False", LifecycleManagingRule)
-    assert "is none of start, stop, update, delete, rollback" in told["message"]
+async def test_a_rule_or_source_that_can_never_work_is_refused(stage: Stage) -> None:
+    for change, says in BAD_RULES:
+        rule = a_rule("odd", "start", "VehPod/app")
+        rule["spec"] |= change
+        with pytest.raises(ApiError, match=f"{says}.*rule rule-form"):
+            await stage.client.create(LifecycleManagingRule, rule, "default")
+    both = {"recordedDrive": {"configMap": "a"}, "mqtt": {"host": "b"}}
+    for spec, says in (({}, "names nothing"), (both, "names recordedDrive and mqtt")):
+        with pytest.raises(ApiError, match=f"{says}.*rule signal-source"):
+            await stage.client.create(VehSignalSource, {"metadata": {"name": "s"}, "spec": spec}, "default")
+
+
+@staged(nodes=1)
+async def test_a_rule_waits_for_a_condition_that_another_one_defines(stage: Stage) -> None:
+    combined = a_rule("both", "start", "VehPod/app")
+    combined["spec"]["conditions"] = {"conditionUnits": [{"conditionsValue": "fast"}]}
+    await stage.client.create(LifecycleManagingRule, combined, "default")
+    told = await stage.says("both", "Ready", "False", LifecycleManagingRule)
+    assert "no condition named 'fast'" in told["message"]
+    assert await stage.phase("both", LifecycleManagingRule) == "Waiting"
+
+    other = a_rule("other", "stop", "VehPod/app")
+    fast = {"conditionName": "fast", "conditionTopic": "v", "conditionComparison": "GreaterThan", "conditionValue": 20}
+    other["spec"]["condition"] = fast
+    await stage.client.create(LifecycleManagingRule, other, "default")
+    await stage.says("both", "Ready", "True", LifecycleManagingRule)
+    assert await stage.phase("both", LifecycleManagingRule) == "Watching"
 
 
 async def publish(port: int, topic: str, *payloads: bytes) -> None:

@@ -2,7 +2,7 @@
 
 Reading order: ``kinds`` (what users write), ``limits`` (what each class of applications may do), ``plan`` (from names to a
 pod), ``reconcile`` and ``admission``; then ``redundancy`` with ``deployment`` (several pods by a policy)
-and ``voting``; ``rules``, ``signals`` and ``lifecycle`` (what signals start, stop and change);
+and ``voting``; ``rules``, ``signals``, ``lifecycle`` and ``rule_form`` (what signals start, stop and change);
 ``application`` (several as one) with ``package``, ``package_signing`` and ``trust`` (how it travels, and who vouches for it);
 ``scheduling``, ``degradation`` and ``interference`` (levels of criticality on one node).
 
@@ -33,6 +33,7 @@ from fleetplane.operators.vehicles.kinds import (
 )
 from fleetplane.operators.vehicles.lifecycle import Lifecycle
 from fleetplane.operators.vehicles.reconcile import Platform, VehPods
+from fleetplane.operators.vehicles.rule_form import PLUGINS as RULE_FORM
 from fleetplane.operators.vehicles.trust import PLUGINS as TRUST
 
 
@@ -62,7 +63,7 @@ OPERATOR: Final = Operator(
         VehApplication,
         VehDegradation,
     ),
-    admission=(*PLUGINS, *TRUST),
+    admission=(*PLUGINS, *TRUST, *RULE_FORM),
     rules=(
         {
             "apiGroups": [""],

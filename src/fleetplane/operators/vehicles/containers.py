@@ -192,6 +192,9 @@ class Containers:
             status["switchovers"] = lead.switches
             if lead.milliseconds is not None:
                 status["lastSwitchMs"] = lead.milliseconds
+                for one in instances:
+                    if one["name"] == lead.name:
+                        one["lastSwitchMs"] = lead.milliseconds
         redundant = healthy >= min(2, total)
         told = Condition(REDUNDANT, redundant, "Redundant" if redundant else "NotRedundant", message)
         return status, [told, Condition("Ready", phase == "Running", phase, message)]

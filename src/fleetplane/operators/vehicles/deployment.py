@@ -436,7 +436,10 @@ class VehDeployments:
                 runs = well and not found.paused and plan.phase_of(pod) == "Running"
             standbys += role == "passive" and well
             state = "Standby" if role == "passive" and well and found.paused else plan.phase_of(pod)
-            instances.append(instance(pod, role, state))
+            shown = instance(pod, role, state)
+            if role == "active" and (last := measured.get("lastSwitchMs", app.status.last_switch_ms)) is not None:
+                shown["lastSwitchMs"] = last
+            instances.append(shown)
         before = (context.object.get("status") or {}).get("instances") or []
         if not any(one.get("role") == "active" for one in instances):
             # Where the active was must not be forgotten before it is known to have stopped.

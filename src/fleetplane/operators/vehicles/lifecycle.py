@@ -19,8 +19,18 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from fleetplane.client.informer import Change
-from fleetplane.client.snapshot import ObjectKey
-from fleetplane.controller import Condition, Context, Controller, Manager, Permanent, Request, Result, controller_for
+from fleetplane.client.snapshot import ObjectKey, Snapshot
+from fleetplane.controller import (
+    Condition,
+    Context,
+    Controller,
+    Manager,
+    Permanent,
+    Request,
+    Result,
+    Watch,
+    controller_for,
+)
 from fleetplane.model import objects
 from fleetplane.model.builtin.types import CONFIG_MAPS, SECRETS
 from fleetplane.model.environment import timestamp
@@ -32,7 +42,7 @@ from fleetplane.operators.vehicles.kuksa import Kuksa
 from fleetplane.operators.vehicles.limits import canonical
 from fleetplane.operators.vehicles.package_signing import RULE, is_signed_class
 from fleetplane.operators.vehicles.plan import PREFIX
-from fleetplane.operators.vehicles.rules import Engine, RuleError, rule_of
+from fleetplane.operators.vehicles.rules import Engine, RuleError, defined_by, named_by, rule_of
 from fleetplane.operators.vehicles.signals import Drive, Mqtt, Sample, SignalSource, SourceFailure, tls_context
 
 PREVIOUS: Final = PREFIX + "previous-spec"
@@ -92,7 +102,13 @@ class Lifecycle:
             self._forget(change.new.key)
 
     def controllers(self) -> list[Controller]:
-        rules = controller_for(self._manager, LifecycleManagingRule, self.reconcile_rule, name=RULES)
+        rules = controller_for(
+            self._manager,
+            LifecycleManagingRule,
+            self.reconcile_rule,
+            name=RULES,
+            watches=[Watch(LifecycleManagingRule, self._named_elsewhere)],
+        )
         sources = controller_for(
             self._manager,
             VehSignalSource,
@@ -102,6 +118,14 @@ class Lifecycle:
             timeout=_EVER,
         )
         return [rules, sources]
+
+    def _named_elsewhere(self, snapshot: Snapshot) -> Iterable[Request]:
+        """Rules that combine what this one defines."""
+        key, defined = snapshot.key, defined_by(snapshot.object.get("spec") or {})
+        for one in self._rules.list(key.namespace, cluster=key.cluster):
+            called, spec = objects.name(one), one.get("spec") or {}
+            if called != key.name and (named_by(spec) - defined_by(spec)) & defined:
+                yield Request(key.cluster, key.namespace, called)
 
     # -- signals
 
@@ -226,6 +250,7 @@ class Lifecycle:
             action, targets = action_of(spec), targets_of(spec)
         except RuleError as error:
             self._forget(key)
+            await context.set_status({"phase": "Waiting" if named_by(spec) - defined_by(spec) else "Invalid"})
             raise Permanent(str(error), reason="InvalidRule") from None
         fired = rule.status.fired
         if not compiled.units and not fired:

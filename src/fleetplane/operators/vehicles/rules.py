@@ -120,6 +120,18 @@ def rule_of(spec: Mapping[str, Any], elsewhere: Mapping[str, Mapping[str, Any]] 
     return Rule(tuple(conditions), units, life_time == "onetime", int(spec.get("priority") or 3))
 
 
+def defined_by(spec: Mapping[str, Any]) -> set[str]:
+    """Names of the conditions that a rule defines, for itself and for others of its namespace."""
+    every = [spec.get("condition"), *(spec.get("conditionDefinitions") or ())]
+    return {str(one.get("conditionName") or "") for one in every if one is not None}
+
+
+def named_by(spec: Mapping[str, Any]) -> set[str]:
+    """Names of the conditions that a rule combines."""
+    units = (spec.get("conditions") or {}).get("conditionUnits") or ()
+    return {str(one.get("conditionsValue") or "") for one in units}
+
+
 def _units(units: Sequence[Mapping[str, Any]]) -> tuple[Unit, ...]:
     made = []
     for index, one in enumerate(units):
