@@ -34,6 +34,9 @@ def monitored(name: str = "brake", on_loss: str = "Restart", **monitoring: Any) 
 class Watcher:
     """Somebody who holds the token of the watcher's pod, and nothing else."""
 
+    path = MONITOR
+    monitor = "brake-watcher"
+
     def __init__(self, stage: Stage, token: str) -> None:
         self.stage = stage
         self.headers = {"authorization": f"Bearer {token}"}
@@ -58,7 +61,7 @@ class Watcher:
         return response.status, {}
 
     async def say(self, **spec: Any) -> None:
-        assert (await self.call("PATCH", MONITOR, {"spec": spec}))[0] == 200
+        assert (await self.call("PATCH", self.path, {"spec": spec}))[0] == 200
 
     async def beat(self) -> None:
         while True:
@@ -66,7 +69,7 @@ class Watcher:
             await self.say(heartbeat=str(self.beats))
             await asyncio.sleep(0.5)
 
-    async def ask(self, action: str, primary: str = "", monitor: str = "brake-watcher") -> Object:
+    async def ask(self, action: str, primary: str = "") -> Object:
         """The outcome, once there is one."""
         self.asked += 1
         number = f"r{self.asked}"
@@ -74,11 +77,11 @@ class Watcher:
         await self.say(request={"id": number, "action": action, "primary": primary})
 
         async def answered() -> bool:
-            outcome = (await monitor_status(self.stage, monitor)).get("outcome") or {}
+            outcome = (await monitor_status(self.stage, self.monitor)).get("outcome") or {}
             return outcome.get("id") == number and outcome.get("state") != "Accepted"
 
         await self.stage.until(answered)
-        found: Object = (await monitor_status(self.stage, monitor))["outcome"]
+        found: Object = (await monitor_status(self.stage, self.monitor))["outcome"]
         return found
 
 
