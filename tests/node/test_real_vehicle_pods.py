@@ -194,3 +194,87 @@ async def test_what_is_reserved_is_applied_and_what_cannot_be_is_told(client: Cl
                 break
             await asyncio.sleep(0.05)
     await client.delete(PODS, "odd", "default")
+
+
+async def container_process(name: str, container: str) -> int:
+    label = (
+        "--filter",
+        f"label=io.fleetplane.pod.name={name}",
+        "--filter",
+        f"label=io.fleetplane.container={container}",
+    )
+    found = await asyncio.create_subprocess_exec("podman", "ps", "-q", "--no-trunc", *label, stdout=-1)
+    (identity,) = (await found.communicate())[0].decode().split()
+    found = await asyncio.create_subprocess_exec(
+        "podman", "inspect", "--format", "{{.State.Pid}}", identity, stdout=asyncio.subprocess.PIPE
+    )
+    return int((await found.communicate())[0])
+
+
+def leads(name: str, switchovers: int) -> Any:
+    def so(found: dict[str, Any]) -> bool:
+        told = [one["message"] for one in found["status"].get("conditions") or () if one["type"].endswith("OneActive")]
+        running = [one["state"] for one in found["status"].get("containerStatuses") or () if "running" in one["state"]]
+        return len(running) == 2 and any(one.startswith(f"{name} is active; {switchovers} switchovers") for one in told)
+
+    return so
+
+
+async def test_of_two_containers_one_runs_and_the_other_goes_on_when_it_is_killed(client: Client) -> None:
+    beat = "while true; do echo on; sleep 0.05; done"
+    made = pod("pair", "sh", "-c", beat)
+    main = made["spec"]["containers"][0]
+    made["spec"]["containers"] = [{**main, "name": "a"}, {**main, "name": "b"}]
+    made["spec"]["restartPolicy"] = "Always"
+    await create(client, annotated(made, **{"node.fleetplane.io/one-active": "a,b"}))
+    await until(client, "pair", leads("a", 0))
+    await asyncio.sleep(0.3)
+    silent = await log(client, "pair", container="b")
+    await asyncio.sleep(0.4)
+    assert await log(client, "pair", container="b") == silent, "the standby is frozen"
+
+    os.kill(await container_process("pair", "a"), signal.SIGKILL)
+
+    found = await until(client, "pair", leads("b", 1))
+    (told,) = [one["message"] for one in found["status"]["conditions"] if one["type"].endswith("OneActive")]
+    took = int(told.rpartition("took ")[2].removesuffix(" ms"))
+    assert took < 2000, "a machine that is busy with other things may take longer than the usual tens of milliseconds"
+    await asyncio.sleep(0.3)
+    assert len((await log(client, "pair", container="b")).splitlines()) > len(silent.splitlines())
+    silent = await log(client, "pair", container="a")
+    await asyncio.sleep(0.4)
+    assert await log(client, "pair", container="a") == silent, "who led before stands by"
+    await client.delete(PODS, "pair", "default", grace_period_seconds=0)
+
+
+async def test_a_container_is_held_back_and_let_go_and_containers_get_cpus_of_their_own(client: Client) -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        pytest.skip("one CPU cannot be divided")
+    made = pod("apart", "sleep", "1000", restartPolicy="Always")
+    main = made["spec"]["containers"][0]
+    made["spec"]["containers"] = [{**main, "name": "a"}, {**main, "name": "b"}]
+    text = orjson.dumps({"cpuSet": f"{cpus[0]},{cpus[1]}", "apart": ["a", "b"]}).decode()
+    await create(client, annotated(made, **{RESERVATION: text}))
+    await until(client, "apart", lambda one: is_condition_true(one, "Ready"))
+    shares = [os.sched_getaffinity(await container_process("apart", name)) for name in ("a", "b")]
+    assert shares == [{cpus[0]}, {cpus[1]}]
+
+    hold = {"metadata": {"annotations": {"node.fleetplane.io/held-containers": "b"}}}
+    await client.patch(PODS, "apart", hold, "default")
+    await until(client, "apart", runs("a"))
+    await asyncio.sleep(0.5)
+    assert runs("a")(await client.get(PODS, "apart", "default")), "it is not started again"
+    await client.patch(
+        PODS, "apart", {"metadata": {"annotations": {"node.fleetplane.io/held-containers": None}}}, "default"
+    )
+    await until(client, "apart", runs("a", "b"))
+    await client.delete(PODS, "apart", "default", grace_period_seconds=0)
+
+
+def runs(*names: str) -> Any:
+    def so(found: dict[str, Any]) -> bool:
+        statuses = found["status"].get("containerStatuses") or ()
+        return sorted(one["name"] for one in statuses if "running" in one["state"]) == list(names)
+
+    return so
