@@ -45,7 +45,7 @@ from fleetplane.node.runtime import ContainerRuntime, Label, RuntimeFailure, Run
 from fleetplane.node.sources import Sources
 from fleetplane.node.static_pods import StaticPods
 from fleetplane.node.stats import NodeUse, Usage
-from fleetplane.node.status import NodeFacts
+from fleetplane.node.status import CANNOT_FREEZE, NodeFacts
 from fleetplane.node.streams import EngineStreams
 from fleetplane.node.tokens import Tokens
 from fleetplane.node.volumes import VolumeManager
@@ -118,6 +118,7 @@ class NodeAgent:
             lambda: self.keeper.look(),  # noqa: PLW0108 - it is made further down
         )
         self._machine_capacity = machine.capacity(settings.directory, settings.max_pods)
+        self._freezes = not info.cannot_freeze
         self._pressures: list[machine.Pressure] = []
         self._images: list[dict[str, object]] = []
         self._host_dns = read_resolv_conf(machine.resolv_conf_text())
@@ -165,6 +166,8 @@ class NodeAgent:
         )
         self.engine.succession.may_decide = self._fencing.is_fresh
         self.engine.may_start = self._fencing.may_start
+        self.engine.cannot_freeze = info.cannot_freeze
+        self.engine.on_unfrozen = self._unfrozen
         if self._guarding is not None:
             self.engine.guard = self._guarding
         self._feed = PodFeed(
@@ -194,7 +197,14 @@ class NodeAgent:
                 for pressure in self._pressures
             },
             images=self._images,
+            freezes=self._freezes,
         )
+
+    def _unfrozen(self) -> None:
+        self._freezes = False
+        text = f"Pods cannot be frozen on this node, so it takes no standbys: {self.engine.cannot_freeze}"
+        self._recorder.say(self.keeper.object, CANNOT_FREEZE, text, warning=True)
+        self.keeper.look()
 
     def _capacity(self) -> dict[str, str]:
         return {**self._machine_capacity, **self._devices.capacity(), **self.settings.resources}

@@ -66,6 +66,8 @@ class PodEngine:
         self.guard: Guard = NoGuard()
         self._by_name: dict[tuple[str, str, str], PodWorker] = {}
         self.unenforced = unenforced
+        self.cannot_freeze = ""
+        self.on_unfrozen: Callable[[], None] = lambda: None
         self._prober = prober
         self._on_status = on_status
         self._on_ended = on_ended
@@ -158,6 +160,11 @@ class PodEngine:
         if any(container.probe(kind) for container in worker.pod.containers for kind in kinds):
             return ContainerProbes(worker, self._prober, self.environment)
         return NoProbes()
+
+    def note_unfrozen(self, why: str) -> None:
+        if not self.cannot_freeze:
+            self.cannot_freeze = why
+            self.on_unfrozen()
 
     def status_changed(self, worker: PodWorker) -> None:
         self._on_status(worker)

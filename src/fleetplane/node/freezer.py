@@ -26,6 +26,15 @@ def thaw(path: str, root: Path = ROOT) -> None:
     _set(path, root, frozen=False)
 
 
+def why_not(*, root_user: bool, root: Path = ROOT) -> str:
+    """Why nothing can be frozen on this machine; empty where it can be, as far as can be told without trying."""
+    if (root / "cgroup.controllers").is_file():
+        return ""
+    if not (root / "freezer").is_dir():
+        return "this machine has no cgroup freezer"
+    return "" if root_user else "without root, cgroup v1 lets nobody freeze containers"
+
+
 def is_frozen(path: str, root: Path = ROOT) -> bool:
     """Whether everything in it stands still; also no where nothing can be frozen."""
     file, _, frozen = _file(path, root)

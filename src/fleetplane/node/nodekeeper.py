@@ -21,6 +21,7 @@ from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object
 from fleetplane.node.fencing import SELF_FENCING, seconds_of
 from fleetplane.node.registration import (
+    FREEZES,
     LEASE_NAMESPACE,
     NodeDescription,
     lease_object,
@@ -105,18 +106,24 @@ class NodeKeeper:
             if error.reason != "AlreadyExists":
                 raise
         found = await self._client.get(NODES, self.name)
-        labels = {
+        labels: dict[str, str | None] = {
             key: value for key, value in objects.labels(wanted).items() if objects.labels(found).get(key) != value
         }
+        if not node.freezes and FREEZES in objects.labels(found):
+            labels[FREEZES] = None
         if labels:
             found = await self._client.patch(NODES, self.name, {"metadata": {"labels": labels}}, type="merge")
         return found
 
     async def _tell(self) -> None:
         """Write the status if it says something new, or has not been written for long."""
+        node = self._describe()
+        if not node.freezes and FREEZES in objects.labels(self.object):
+            taken = {"metadata": {"labels": {FREEZES: None}}}
+            self.object = await self._client.patch(NODES, self.name, taken, type="merge")
         before = self.object.get("status") or {}
         now = self._environment.monotonic()
-        status = node_status(self._describe(), before, self._environment.now())
+        status = node_status(node, before, self._environment.now())
         if says_the_same({**before, **status}, before) and now - self._told_at < HEARTBEAT_SECONDS:
             return
         patch = {key: value for key, value in status.items() if before.get(key) != value}

@@ -20,12 +20,12 @@ from fleetplane.node.actions import PauseContainer, StopContainer, UpdateResourc
 from fleetplane.node.building import ConfigFailure
 from fleetplane.node.hooks import HookFailure
 from fleetplane.node.images import ImageFailure, Obtained
-from fleetplane.node.leading import went_on
-from fleetplane.node.observed import Waiting
+from fleetplane.node.leading import stands_by, went_on
+from fleetplane.node.observed import Failure, Waiting
 from fleetplane.node.plan import is_frozen, next_backoff
-from fleetplane.node.pod import ContainerView, PodView
+from fleetplane.node.pod import GROUP, ContainerView, PodView
 from fleetplane.node.runtime import ContainerState, NotThere, RuntimeFailure, Sandbox
-from fleetplane.node.status import terminated_state
+from fleetplane.node.status import CANNOT_FREEZE, terminated_state
 
 if TYPE_CHECKING:
     from fleetplane.node.worker import PodWorker
@@ -117,6 +117,10 @@ class PodOperations:
 
     async def start_container(self, container: ContainerView, attempt: int, sandbox: Sandbox) -> None:
         runtime, builder, pod = self._worker.around.runtime, self._worker.around.builder, self._worker.pod
+        why = "" if pod.spec.get("runtimeClassName") else self._worker.around.cannot_freeze
+        if why and self._is_standby(container.name):
+            self._cannot_freeze(container, why)
+            return
         try:
             shared = await builder.sandbox(pod, sandbox.attempt)
         except ConfigFailure as error:
@@ -167,7 +171,10 @@ class PodOperations:
             return
         if is_frozen(pod, self._worker.notes, container.name):
             # At once, so that what should be frozen runs for as short a moment as the runtime allows.
-            await self._quietly(runtime.pause_container(container_id))
+            try:
+                await runtime.pause_container(container_id)
+            except RuntimeFailure as error:
+                await self._unfrozen(container.name, container_id, error)
         state = await self._started(created)
         await self._reserve(container, state)
         self._worker.begun(container, container_id, attempt)
@@ -367,10 +374,13 @@ class PodOperations:
             else:
                 await self._worker.around.runtime.pause_container(action.id)
         except RuntimeFailure as error:
-            self._worker.say(
-                "PauseFailed", error.message, warning=True, container=self._worker.pod.by_name.get(action.name)
-            )
-            await asyncio.sleep(RETRY_SECONDS)
+            if action.resume:
+                container = self._worker.pod.by_name.get(action.name)
+                self._worker.say("PauseFailed", error.message, warning=True, container=container)
+            else:
+                await self._unfrozen(action.name, action.id, error)
+            if self._worker.notes.failure is None:
+                await asyncio.sleep(RETRY_SECONDS)
         await self._look_at(action.id)
         promotion = self._worker.notes.promotion
         if action.resume and promotion is not None and promotion.ended and promotion.milliseconds is None:
@@ -380,6 +390,37 @@ class PodOperations:
         if action.resume and state is not None and state.phase == "running":
             now = self._worker.around.environment.now()
             self._worker.notes = went_on(self._worker.notes, action.name, now)
+
+    def _is_standby(self, name: str) -> bool:
+        """Whether another pod of its group, or another container of the pod, may be active: then it must not run."""
+        pod, notes = self._worker.pod, self._worker.notes
+        return (pod.paused and notes.promotion is None and GROUP in pod.annotations) or stands_by(pod, notes, name)
+
+    async def _unfrozen(self, name: str, container_id: str, error: RuntimeFailure) -> None:
+        """It should stand still and does not: a standby that runs would be a second active, so it is ended."""
+        runtime, container = self._worker.around.runtime, self._worker.pod.by_name.get(name)
+        try:
+            state = await runtime.inspect_container(container_id)
+        except RuntimeFailure:
+            return
+        if state.phase != "running":
+            return
+        self._worker.say("PauseFailed", error.message, warning=True, container=container)
+        if container is None or not self._is_standby(name):
+            return
+        await self._quietly(runtime.stop_container(container_id, 0))
+        if not self._worker.pod.spec.get("runtimeClassName"):
+            self._worker.around.note_unfrozen(error.message)
+        self._cannot_freeze(container, error.message)
+
+    def _cannot_freeze(self, container: ContainerView, why: str) -> None:
+        """One of several containers waits until it leads; a pod that is a standby is over."""
+        if stands_by(self._worker.pod, self._worker.notes, container.name):
+            self._refused(container, CANNOT_FREEZE, f"it stands by, and cannot be frozen on this node: {why}")
+            return
+        text = f"The node cannot freeze this standby and stopped it, so that no two are active: {why}"
+        self._worker.say(CANNOT_FREEZE, text, warning=True)
+        self._worker.fail(Failure(CANNOT_FREEZE, text, grace_seconds=0))
 
     async def release(self, *, forget: bool) -> None:
         runtime = self._worker.around.runtime

@@ -19,7 +19,7 @@ LEASE_NAMESPACE: Final = "kube-node-lease"
 LEASE_SECONDS: Final = 40
 HOSTNAME: Final = "kubernetes.io/hostname"
 FREEZES: Final = "node.fleetplane.io/freezes"
-"""Label of every node of ours: it honours ``node.fleetplane.io/paused``. What must be frozen goes nowhere else."""
+"""Label of nodes that can honour ``node.fleetplane.io/paused``. What must be frozen goes nowhere else."""
 OWN_CAPACITY: Final = ("cpu", "memory", "ephemeral-storage", "pods")
 VERSION: Final = "v1.37.0+fleetplane"
 
@@ -49,6 +49,8 @@ class NodeDescription:
     """Condition type to (reason, message), for pressures that hold and for Ready when it does not."""
     images: Sequence[Object] = ()
     daemon_port: int = 0
+    freezes: bool = True
+    """Whether pods can be frozen there; the label that says so is never given, nor left, where they cannot."""
 
 
 def architecture() -> str:
@@ -57,7 +59,7 @@ def architecture() -> str:
 
 
 def node_labels(name: str) -> dict[str, str]:
-    """The labels every node has."""
+    """The labels every node has, if it can freeze pods."""
     return {
         "kubernetes.io/hostname": name,
         "kubernetes.io/os": "linux",
@@ -70,7 +72,10 @@ def node_labels(name: str) -> dict[str, str]:
 
 def node_object(node: NodeDescription, now: datetime) -> Object:
     """The Node to create."""
-    metadata: Object = {"name": node.name, "labels": {**node_labels(node.name), **node.labels}}
+    labels = {**node_labels(node.name), **node.labels}
+    if not node.freezes:
+        labels.pop(FREEZES)
+    metadata: Object = {"name": node.name, "labels": labels}
     if node.annotations:
         metadata["annotations"] = dict(node.annotations)
     spec: Object = {}

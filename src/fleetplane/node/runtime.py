@@ -312,13 +312,15 @@ class RuntimeEvent:
 class RuntimeInfo:
     """``name`` is what stands before ``://`` in container ids. ``notes`` say in words what it cannot do here.
 
-    ``unenforced`` is why CPU and memory limits have no effect; empty where they have.
+    ``unenforced`` is why CPU and memory limits have no effect, ``cannot_freeze`` why containers cannot be paused; empty
+    where they have, and can.
     """
 
     name: str
     version: str
     notes: tuple[str, ...] = ()
     unenforced: str = ""
+    cannot_freeze: str = ""
 
 
 class RuntimeFailure(Exception):

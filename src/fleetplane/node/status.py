@@ -26,6 +26,9 @@ CREATING: Final = "ContainerCreating"
 INITIALIZING: Final = "PodInitializing"
 PROMOTED: Final = "node.fleetplane.io/Promoted"
 """Condition: the node let a frozen pod go on because the active one had ended (see ``succession``)."""
+FROZEN: Final = "node.fleetplane.io/Frozen"
+CANNOT_FREEZE: Final = "CannotFreeze"
+"""Condition and reason of a standby that was stopped because it could not be frozen."""
 OWN_CONDITIONS: Final = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 
 
@@ -267,6 +270,8 @@ def _conditions(
     ]
     if notes.failure is not None and notes.failure.reason in {"Evicted", "Terminated", "NodeShutdown"}:
         facts.append(("DisruptionTarget", (True, "TerminationByKubelet", notes.failure.message)))
+    if notes.failure is not None and notes.failure.reason == CANNOT_FREEZE:
+        facts.append((FROZEN, (False, CANNOT_FREEZE, notes.failure.message)))
     if notes.promotion is not None:
         took = notes.promotion.milliseconds
         text = "" if took is None else f"It took over {took} ms after the active pod had ended."

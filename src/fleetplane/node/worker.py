@@ -90,6 +90,11 @@ class Surroundings(Protocol):
     """Whether containers of a pod may be started now (see ``fencing``)."""
     unenforced: str
     """Why limits have no effect on this node; empty where they have."""
+    cannot_freeze: str
+    """Why pods cannot be frozen on this node; empty where they can."""
+
+    def note_unfrozen(self, why: str) -> None:
+        """A pod could not be frozen, so no other is to come here for that."""
 
     def facts_of(self, pod: PodView) -> NodeFacts:
         """What statuses say of the node this pod is on."""

@@ -147,7 +147,9 @@ class CriRuntime:
         return cls(api, directory, instance, environment, version, notes, found, own_network=own_network)
 
     async def info(self) -> RuntimeInfo:
-        return RuntimeInfo(self._version.runtime_name or "cri", self._version.runtime_version, self._notes)
+        unfreezing = freezer.why_not(root_user=os.geteuid() == 0)
+        name = self._version.runtime_name or "cri"
+        return RuntimeInfo(name, self._version.runtime_version, self._notes, cannot_freeze=unfreezing)
 
     async def missing_sandbox_image(self) -> str:
         """The image every sandbox begins with, where it is known and not here; the runtime would pull it."""

@@ -134,7 +134,8 @@ class PodmanRuntime:
         return cls(host, service, api, network, instance, environment, version, notes)
 
     async def info(self) -> RuntimeInfo:
-        return RuntimeInfo("podman", self._version, self._notes, self._host.why_no_limits)
+        unfreezing = freezer.why_not(root_user=self._host.root)
+        return RuntimeInfo("podman", self._version, self._notes, self._host.why_no_limits, unfreezing)
 
     # Sandboxes
 
