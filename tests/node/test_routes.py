@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetplane.model.errors import ApiError
-from fleetplane.node.network import BridgeNetwork, choose_networks
-from fleetplane.node.routes import Peer, metric_of, networks_of_others, peers_of
+from fleetplane.node.network import BridgeNetwork, Choose, choose_networks
+from fleetplane.node.routes import Peer, metric_of, peers_of
 
 
 def node(name: str, addresses: list[str], networks: list[str]) -> dict[str, Any]:
@@ -70,13 +69,13 @@ class Kept:
     """A bridge that is never made; only its choice is looked at."""
 
     def __init__(self, directory: Path, taken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        async def others() -> list[str]:
-            return taken
+        async def agree(choose: Choose) -> Any:
+            return choose((), [ipaddress.ip_network(one) for one in taken])
 
         async def used() -> list[Any]:
             return []
 
-        self.network = BridgeNetwork("abcd1234", ["10.88.0.0/23"], directory / "networks.json", others)
+        self.network = BridgeNetwork("abcd1234", ["10.88.0.0/23"], directory / "networks.json", agree)
         monkeypatch.setattr(self.network, "_used_networks", used)
 
     async def chosen(self) -> list[str]:
@@ -91,11 +90,3 @@ async def test_a_machine_keeps_its_networks_over_a_reboot(tmp_path: Path, monkey
     first = await Kept(tmp_path, [], monkeypatch).chosen()
 
     assert await Kept(tmp_path, first, monkeypatch).chosen() == first
-
-
-async def test_without_an_answer_a_node_chooses_alone() -> None:
-    class Silent:
-        async def list(self, *args: Any) -> Any:
-            raise ApiError(503, "nobody answers")
-
-    assert await networks_of_others(Silent(), "here")() == []  # type: ignore[arg-type]

@@ -101,6 +101,7 @@ class NodeAgent:
         environment: Environment,
         info: RuntimeInfo,
         watchdog: Holder | None = None,
+        on_refused: Callable[[list[str]], None] = lambda networks: None,
     ) -> None:
         self.client = client
         self.runtime = runtime
@@ -135,7 +136,7 @@ class NodeAgent:
         self._guarding: Guarding | None = None
         if watchdog is not None:
             self._guarding = Guarding(watchdog, self._fencing.held, environment.monotonic, self._fencing.fenced)
-        self.keeper = NodeKeeper(client, environment, self.describe, self._renewed)
+        self.keeper = NodeKeeper(client, environment, self.describe, self._renewed, on_refused)
         self.ready = self.keeper.registered
         static_folder = settings.static_pods or settings.directory / "static"
         self._static = StaticPods(
@@ -432,9 +433,13 @@ async def run_node(
     *,
     watchdog: Holder | None = None,
     on_ready: Callable[[NodeAgent], None] | None = None,
+    on_refused: Callable[[list[str]], None] = lambda networks: None,
 ) -> None:
-    """Run one node until cancelled; ``on_ready`` is told once the API shows it."""
-    agent = NodeAgent(client, runtime, settings, environment, await runtime.info(), watchdog)
+    """Run one node until cancelled.
+
+    ``on_ready`` is told once the API shows it, ``on_refused`` if it does not take it: others have these pod networks.
+    """
+    agent = NodeAgent(client, runtime, settings, environment, await runtime.info(), watchdog, on_refused)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(agent.run())
         await agent.ready.wait()

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Final, Literal
 from fleetplane.client.protocol import Client
 from fleetplane.model.environment import Environment
 from fleetplane.model.objects import Object
+from fleetplane.model.pod_networks import OWN
 from fleetplane.node import machine
 from fleetplane.node.agent import RECORDS, NodeAgent, NodeSettings, run_node
+from fleetplane.node.agreement import Refused, agreement
 from fleetplane.node.device_plugins import DIRECTORY
 from fleetplane.node.files import held, remove_tree, write_private
 from fleetplane.node.guard import WatchdogProcess, end_watchdog
@@ -30,6 +32,7 @@ from fleetplane.node.network import BridgeNetwork, HostNetwork, PodNetwork, pod_
 from fleetplane.node.plugins import Beside, opened, remove_plugged
 from fleetplane.node.podman import PodmanRuntime, look_at_host
 from fleetplane.node.podman.service import PodmanService
+from fleetplane.node.registration import NodeDescription
 from fleetplane.node.routed import RoutedRuntime
 from fleetplane.node.routes import NodeRoutes, remove_routes
 from fleetplane.node.runtime import ContainerRuntime, RuntimeFailure
@@ -93,7 +96,7 @@ async def run_local_node(
     service_client: Client | None = None,
     by_handler: Mapping[str, ContainerRuntime] | None = None,
     cri_socket: str | None = None,
-    taken: Callable[[], Awaitable[Sequence[str]]] | None = None,
+    ask_first: bool = False,
     on_ready: Callable[[NodeAgent], None] | None = None,
 ) -> None:
     """Run this machine as a node until cancelled. Raises RuntimeFailure when its container runtime cannot be used.
@@ -102,8 +105,8 @@ async def run_local_node(
     runtimes for pods whose RuntimeClass has one of these handlers, besides those of plug-ins; they are closed at the end too.
 
     ``service_client`` may list and watch Services and EndpointSlices, which a node's own identity may not; without one,
-    Services have no addresses and no names on this node. ``taken`` tells the pod networks of other nodes, for the choice of
-    this one's.
+    Services have no addresses and no names on this node. ``ask_first`` is for a machine that joins others: its first choice
+    of pod networks is agreed on with the control plane. Else that is only asked when it refuses what this node chose.
     """
     # The runtime is another process, with another current directory.
     settings = replace(settings, directory=settings.directory.absolute())
@@ -111,8 +114,20 @@ async def run_local_node(
         if not ours:
             raise RuntimeFailure(f"another process runs the node of {settings.directory}; stop it first")
         kept = settings.directory / NETWORKS
-        network, note = pod_network(instance_id(settings.directory, environment), pod_networks, kept, taken)
-        await _run(client, settings, environment, network, note, service_client, by_handler, cri_socket, on_ready)
+        instance = instance_id(settings.directory, environment)
+        agree = agreement(client, environment, _to_propose(settings))
+        ask = ask_first
+        while True:
+            network, note = pod_network(instance, pod_networks, kept, agree if ask else None)
+            try:
+                await _run(
+                    client, settings, environment, network, note, service_client, by_handler, cri_socket, on_ready
+                )
+            except* Refused as group:
+                _log.warning("%s: this one takes another, and its pods start anew in it", group.exceptions[0])
+            ask = True
+            await asyncio.to_thread(kept.unlink, missing_ok=True)
+            await remove_local_node(settings.directory, environment, volumes=False)
 
 
 async def _run(
@@ -150,6 +165,7 @@ async def _run(
         async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
             group.create_task(_sweep(runtime, socket))
             if isinstance(network, BridgeNetwork):
+                own = replace(own, annotations={**own.annotations, OWN: "own"})
                 name = own.name or machine.host_name()
                 group.create_task(NodeRoutes(client, environment, name, instance, network).run())
             if network.bridge and service_client is not None:
@@ -159,9 +175,34 @@ async def _run(
                 group.create_task(proxy.run())
             routed = RoutedRuntime(runtime, others) if others else runtime
             watchdog = WatchdogProcess(sockets, own.directory / RECORDS)
-            await run_node(client, routed, own, environment, watchdog=watchdog, on_ready=on_ready)
+            refused: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+            group.create_task(_end_when(refused))
+            await run_node(
+                client,
+                routed,
+                own,
+                environment,
+                watchdog=watchdog,
+                on_ready=on_ready,
+                on_refused=lambda networks: None if refused.done() else refused.set_result(networks),
+            )
     finally:
         await RoutedRuntime(runtime, others).close()
+
+
+def _to_propose(settings: NodeSettings) -> NodeDescription:
+    """What is known of the node before its runtime is."""
+    return NodeDescription(
+        name=settings.name or machine.host_name(),
+        capacity={},
+        labels=settings.labels,
+        annotations={**settings.annotations, OWN: "own"},
+        taints=settings.taints,
+    )
+
+
+async def _end_when(refused: asyncio.Future[list[str]]) -> None:
+    raise Refused(f"another node has {' and '.join(await refused)}")
 
 
 async def _start_dns(
@@ -196,10 +237,11 @@ def _proxy(
     return ServiceProxy(client, environment, instance, network.bridge, on_change)
 
 
-async def remove_local_node(directory: Path, environment: Environment) -> None:
+async def remove_local_node(directory: Path, environment: Environment, *, volumes: bool = True) -> None:
     """Remove everything a node of this directory left on the machine: containers, network, sockets.
 
-    For planes that are thrown away; the directory itself is left to whoever owns it.
+    For planes that are thrown away; the directory itself is left to whoever owns it, and so are its pods' volumes
+    where they are to be found again.
     """
     if not await asyncio.to_thread((directory / "instance").exists):
         return
@@ -211,7 +253,8 @@ async def remove_local_node(directory: Path, environment: Environment) -> None:
         await end_watchdog(sockets_root() / instance)
         await runtime.close()
         await asyncio.to_thread(remove_tree, sockets_root() / instance)
-    await asyncio.to_thread(remove_pod_directories, directory / "volumes")
+    if volumes:
+        await asyncio.to_thread(remove_pod_directories, directory / "volumes")
 
 
 async def _open_cri(socket: str, directory: Path, instance: str, environment: Environment) -> CriRuntime:

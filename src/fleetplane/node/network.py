@@ -114,6 +114,12 @@ def why_no_bridge() -> str:
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/bin"])
 
 
+Choose = Callable[[Sequence[Network], Sequence[Network]], tuple[Network, ...]]
+"""From the networks a node had (which it keeps if it can) and those of others, the networks to have. Raises ValueError."""
+Agree = Callable[[Choose], Awaitable[tuple[Network, ...]]]
+"""Chooses, and returns what nobody else has chosen."""
+
+
 def choose_networks(wanted: Sequence[str], used: Iterable[Network], start: int = 0) -> tuple[Network, ...]:
     """A part of each wanted network (a /24, or a /80) that overlaps nothing in use. Raises ValueError.
 
@@ -141,6 +147,14 @@ def _part(network: Network, prefix: int, number: int) -> Network:
     return made
 
 
+def _parts(networks: Sequence[Network], wanted: Sequence[Network]) -> bool:
+    """Whether these are a part of each wanted network, in the same order."""
+    return len(networks) == len(wanted) and all(
+        one.version == whole.version and one.subnet_of(whole)  # type: ignore[arg-type]
+        for one, whole in zip(networks, wanted, strict=True)
+    )
+
+
 def _overlap(one: Network, other: Network) -> bool:
     if isinstance(one, ipaddress.IPv4Network):
         return isinstance(other, ipaddress.IPv4Network) and one.overlaps(other)
@@ -150,8 +164,8 @@ def _overlap(one: Network, other: Network) -> bool:
 class BridgeNetwork:
     """See the module. ``instance`` keeps several agents on one machine apart.
 
-    ``kept`` is a file that remembers the networks over restarts of the machine, because a node's do not change; ``taken``
-    tells those of other nodes, asked when this one chooses for the first time.
+    ``kept`` is a file that remembers the networks over restarts of the machine, because a node's do not change; ``agree``
+    sees to it that no other node has them too, when this one chooses for the first time.
     """
 
     def __init__(
@@ -159,10 +173,10 @@ class BridgeNetwork:
         instance: str,
         wanted: Sequence[str],
         kept: Path | None = None,
-        taken: Callable[[], Awaitable[Sequence[str]]] | None = None,
+        agree: Agree | None = None,
     ) -> None:
         self._kept = kept
-        self._taken = taken
+        self._agree = agree
         self._peers: tuple[str, ...] = ()
         self._wanted = [text for text in wanted if text.strip()]
         self.bridge = self._bridge = f"fp{instance[:10]}"
@@ -204,13 +218,17 @@ class BridgeNetwork:
             found = tuple(ipaddress.ip_network(one) for one in known.get(",".join(self._usable())) or ())
             if found and not any(_overlap(one, other) for one in found for other in used):
                 return found
-        others: list[Network] = []
-        start = 0
-        if self._taken is not None:
-            others = [ipaddress.ip_network(one) for one in await self._taken()]
-            # Others may choose at this very moment: begin somewhere else than they.
-            start = int.from_bytes(hashlib.sha256(self._bridge.encode()).digest()[:6], "big")
-        networks = choose_networks(self._usable(), [*used, *others], start)
+        # Others may choose at this very moment: begin somewhere else than they.
+        number = int.from_bytes(hashlib.sha256(self._bridge.encode()).digest()[:6], "big")
+        start = 0 if self._agree is None else number
+
+        def choose(own: Sequence[Network], others: Sequence[Network]) -> tuple[Network, ...]:
+            wanted = [ipaddress.ip_network(one) for one in self._usable()]
+            if own and _parts(own, wanted) and not any(_overlap(one, other) for one in own for other in used):
+                return tuple(own)
+            return choose_networks(self._usable(), [*used, *others], start)
+
+        networks = choose((), ()) if self._agree is None else await self._agree(choose)
         if self._kept is not None:
             made = {",".join(self._usable()): [str(one) for one in networks]}
             await asyncio.to_thread(write_private, self._kept, json.dumps(made).encode())
@@ -468,9 +486,9 @@ def pod_network(
     instance: str,
     wanted: Sequence[str],
     kept: Path | None = None,
-    taken: Callable[[], Awaitable[Sequence[str]]] | None = None,
+    agree: Agree | None = None,
 ) -> tuple[PodNetwork, str]:
     """The best network this host allows, and why it is not a better one."""
     reason = why_no_bridge()
-    network: Any = HostNetwork() if reason else BridgeNetwork(instance, wanted, kept, taken)
+    network: Any = HostNetwork() if reason else BridgeNetwork(instance, wanted, kept, agree)
     return network, reason

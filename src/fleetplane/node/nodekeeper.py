@@ -19,6 +19,7 @@ from fleetplane.model.builtin.types import LEASES, NODES
 from fleetplane.model.environment import Environment
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object
+from fleetplane.model.pod_networks import refused
 from fleetplane.node.fencing import SELF_FENCING, seconds_of
 from fleetplane.node.registration import (
     FREEZES,
@@ -39,7 +40,10 @@ _log = logging.getLogger(__name__)
 
 
 class NodeKeeper:
-    """``describe`` is asked for the node's present state each time. ``registered`` is set once the API has it."""
+    """``describe`` is asked for the node's present state each time. ``registered`` is set once the API has it.
+
+    ``on_refused`` is told if it cannot be registered because others have these pod networks of it.
+    """
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class NodeKeeper:
         environment: Environment,
         describe: Callable[[], NodeDescription],
         on_renewed: Callable[[str, float], None] = lambda node, sent: None,
+        on_refused: Callable[[list[str]], None] = lambda networks: None,
     ) -> None:
         self._client = client
         self._environment = environment
@@ -55,6 +60,8 @@ class NodeKeeper:
         self.object: Object = {"kind": "Node", "apiVersion": "v1", "metadata": {"name": self.name, "uid": self.name}}
         self.registered = asyncio.Event()
         self._on_renewed = on_renewed
+        self._on_refused = on_refused
+        self._was_registered = False
         self._told_at = 0.0
         self._changed = asyncio.Event()
 
@@ -95,6 +102,7 @@ class NodeKeeper:
                 await asyncio.sleep(min(0.1 * 2 ** min(failures, 10), LONGEST_RETRY))
             else:
                 self.registered.set()
+                self._was_registered = True
                 return
 
     async def _create_or_get(self) -> Object:
@@ -103,6 +111,8 @@ class NodeKeeper:
         try:
             return await self._client.create(NODES, wanted)
         except ApiError as error:
+            if taken := refused(error):
+                self._refuse(taken)
             if error.reason != "AlreadyExists":
                 raise
         found = await self._client.get(NODES, self.name)
@@ -113,7 +123,36 @@ class NodeKeeper:
             labels[FREEZES] = None
         if labels:
             found = await self._client.patch(NODES, self.name, {"metadata": {"labels": labels}}, type="merge")
-        return found
+        return await self._annotated(found, wanted)
+
+    def _refuse(self, networks: list[str]) -> None:
+        if self._was_registered:
+            _log.error(
+                "the Node of %s was deleted, and another has its pod network %s now: start this node again, it takes another",
+                self.name,
+                " and ".join(networks),
+            )
+        else:
+            self._on_refused(networks)
+
+    async def _annotated(self, found: Object, wanted: Object) -> Object:
+        """With the annotations it lacks: a Node that only proposed pod networks did not say all. What others wrote stays."""
+        there = objects.annotations(found)
+        missing = {key: value for key, value in objects.annotations(wanted).items() if key not in there}
+        if not missing:
+            return found
+        try:
+            return await self._client.patch(NODES, self.name, {"metadata": {"annotations": missing}}, type="merge")
+        except ApiError as error:
+            if not (taken := refused(error)):
+                raise
+            _log.error(
+                "another node has the pod network %s of %s since before: stop one of them, remove its networks.json "
+                "and its Node, and start it again",
+                " and ".join(taken),
+                self.name,
+            )
+            return found
 
     async def _tell(self) -> None:
         """Write the status if it says something new, or has not been written for long."""

@@ -13,7 +13,7 @@ import ipaddress
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,7 +22,6 @@ from fleetplane.client.protocol import Client
 from fleetplane.model import objects
 from fleetplane.model.builtin.types import NODES
 from fleetplane.model.environment import Environment
-from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object
 from fleetplane.model.schema.formats import is_ip
 from fleetplane.node.network import PATH, BridgeNetwork
@@ -32,7 +31,6 @@ PROTOCOL: Final = "214"
 GATHER_SECONDS: Final = 0.2
 RETRY_SECONDS: Final = 5.0
 CHECK_SECONDS: Final = 60.0
-LOOK_SECONDS: Final = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -191,18 +189,3 @@ async def remove_routes(instance: str) -> None:
             await run_command([ip, "route", "delete", network, "proto", PROTOCOL, "metric", metric])
     except CommandFailure as error:
         _log.info("routes to other nodes' pods are left over: %s", error)
-
-
-def networks_of_others(client: Client, own: str) -> Callable[[], Any]:
-    """Asks, for a few seconds at most, which pod networks other nodes have: a new node takes none of those."""
-
-    async def ask() -> list[str]:
-        try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                nodes = (await client.list(NODES)).items
-        except (ApiError, OSError, TimeoutError) as error:
-            _log.warning("other nodes' pod networks are not known: %s", error)
-            return []
-        return [network for peer in peers_of(nodes, own) for network in peer.networks]
-
-    return ask

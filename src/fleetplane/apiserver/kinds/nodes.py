@@ -14,6 +14,7 @@ from fleetplane.apiserver.kinds.resource_rules import resource_list
 from fleetplane.apiserver.kinds.scheduling_rules import taints
 from fleetplane.model.errors import FieldError
 from fleetplane.model.objects import Object, condition, labels
+from fleetplane.model.pod_networks import claimed
 from fleetplane.model.table import AGE, NAME, UNKNOWN
 
 _ROLE_PREFIX: Final = "node-role.kubernetes.io/"
@@ -130,6 +131,7 @@ NODES: Final = KindBehaviour(
     fields={
         "spec.unschedulable": lambda node: str(section(node, "spec").get("unschedulable") is True).lower(),
     },
+    claims=claimed,
     has_generation=False,
     status_on_create=True,
 )

@@ -33,7 +33,6 @@ from fleetplane.model.objects import Object, is_condition_true
 from fleetplane.node.agent import NodeAgent, NodeSettings
 from fleetplane.node.files import write_private
 from fleetplane.node.local import POD_NETWORKS, run_local_node
-from fleetplane.node.routes import networks_of_others
 from fleetplane.node.tunnel import keep_tunnel
 
 _SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
@@ -141,7 +140,7 @@ async def _run(
             environment,
             pod_networks=arrangement.pod_networks,
             service_client=client,
-            taken=networks_of_others(client, node),
+            ask_first=True,
             cri_socket=arrangement.cri_socket,
             on_ready=ready,
         )
