@@ -27,7 +27,7 @@ from fleetplane.apiserver.following import Follower
 from fleetplane.apiserver.http import Response
 from fleetplane.apiserver.ownership import disown_fixed_parts
 from fleetplane.apiserver.registry import Served
-from fleetplane.apiserver.representation import load, plain, respond_object, respond_record
+from fleetplane.apiserver.representation import load, respond_object, respond_record
 from fleetplane.apiserver.shared import is_shared
 from fleetplane.apiserver.storage import ObjectStorage, claim_taken, convert_to, key_of, terms_of, unavailable
 from fleetplane.model import errors
@@ -64,7 +64,7 @@ PATCH_TYPES = (
 )
 
 Make = Callable[[Object], Awaitable[Object]]
-"""From the stored object (in the request's version, free to change) the object to be."""
+"""From the stored object, in the request's version, the object to be, which shares nothing with it that may change."""
 Released = Callable[[Key, Mapping[str, Any], Mapping[str, Any] | None, int], None]
 """Told of every committed change and deletion: ``released(key, old, new or None, revision)``. Must not wait or raise."""
 
@@ -348,7 +348,7 @@ class Writes:
         for _ in range(_ATTEMPTS):
             record = await self._storage.record(served, call.key_cluster, target.namespace, target.name)
             current = await load(served, record)
-            new = await make(await load(served, record) if plain(served, record) else decode_copy(current))
+            new = await make(current)
             self._check_preconditions(call, new, record)
             prepared = await self._prepare_update(call, new, current, operation)
             if prepared is None:
@@ -373,8 +373,15 @@ class Writes:
         raise errors.stale(served.type.plural, target.name, group=served.type.group)
 
     async def change_object(self, call: Call, make: Make, *, tracked: bool = True) -> tuple[Record | None, Object]:
-        """``_change`` for subresources that do their own making; not ``tracked`` where nobody comes to own anything."""
-        return await self._change(call, make, operation="Update" if tracked else "")
+        """``_change`` for those that do their own making, of an object that is theirs to change.
+
+        Not ``tracked`` where nobody comes to own anything.
+        """
+
+        async def make_of_copy(current: Object) -> Object:
+            return await make(decode_copy(current))
+
+        return await self._change(call, make_of_copy, operation="Update" if tracked else "")
 
     def _check_preconditions(self, call: Call, new: Object, record: Record) -> None:
         resource = call.served.type

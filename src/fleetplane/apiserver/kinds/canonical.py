@@ -11,7 +11,7 @@ Values of the wrong type are left as they are; the schema refuses them later. Fi
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from fleetplane.model.environment import micro_timestamp, parse_timestamp, timestamp
@@ -23,6 +23,8 @@ Canonical = Callable[[Any], Any]
 """From a value to its canonical form; objects and lists are changed in place."""
 
 _MAX_DEPTH: Final = 64
+_USUAL_TIME: Final = 35
+"""Letters of a time with nanoseconds and an offset. Only these are remembered: longer ones could fill the memory."""
 
 
 def canonicalise(obj: Object) -> None:
@@ -171,10 +173,20 @@ def _quantity(value: Any) -> Any:
 
 
 def _time(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return _usual_time(value) if len(value) <= _USUAL_TIME else _spelled_time(value)
+
+
+def _spelled_time(value: str) -> str:
     try:
-        return timestamp(parse_timestamp(value)) if isinstance(value, str) else value
+        return timestamp(parse_timestamp(value))
     except ValueError:
         return value
+
+
+_usual_time = lru_cache(1024)(_spelled_time)
+"""An object has the same times each time it is written, and many objects have the same."""
 
 
 def _micro_time(value: Any) -> Any:
