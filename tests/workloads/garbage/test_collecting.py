@@ -62,6 +62,30 @@ def test_an_object_created_for_an_owner_that_never_was_goes():
     play(story)
 
 
+def test_an_owner_that_comes_by_meanwhile_is_not_asked_for():
+    async def story(stage: Stage) -> None:
+        widget = await owner(stage, "w")
+        await stage.quiet()
+        await stage.create(CONFIG_MAPS, config("mine", reference(widget, controller=False)))
+        await stage.client.patch(WIDGETS, "w", {"metadata": {"labels": {"seen": "yes"}}}, "default")
+        await stage.quiet()
+        assert names(stage) == {"mine"}
+        assert not [one for one in stage.server.requests if one.method == "GET" and one.path.endswith("/widgets/w")]
+
+    play(story)
+
+
+def test_an_owner_that_comes_by_with_another_name_is_no_owner():
+    async def story(stage: Stage) -> None:
+        widget = await owner(stage, "w")
+        await stage.quiet()
+        await stage.create(CONFIG_MAPS, config("lost", {**reference(widget, controller=False), "name": "other"}))
+        await stage.client.patch(WIDGETS, "w", {"metadata": {"labels": {"seen": "yes"}}}, "default")
+        await stage.until(lambda: not names(stage), seconds=20)
+
+    play(story)
+
+
 def test_one_living_owner_is_enough_and_dead_references_are_dropped():
     async def story(stage: Stage) -> None:
         alive, dead = await owner(stage, "alive"), await owner(stage, "dead")

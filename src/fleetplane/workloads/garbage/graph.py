@@ -130,6 +130,16 @@ class Graph:
             worth |= ghost.dependents
         return worth
 
+    def needs_a_look(self, node: Node) -> bool:
+        """Whether any of its owners has not been seen as the reference names it, is known to be gone, or waits for it."""
+        for one in node.owners:
+            owner = self.nodes.get((node.uid[0], one.uid))
+            if owner is None or owner.identity is None or _needs_a_look(node, owner):
+                return True
+            if (owner.identity.name, owner.identity.resource.kind) != (one.name, one.kind):
+                return True
+        return False
+
     def of_resource(self, resource: ResourceType) -> list[Node]:
         return [one for one in self.nodes.values() if one.identity is not None and one.identity.resource == resource]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -39,7 +40,7 @@ PATIENCE: Final = 30.0
 """Seconds to wait for resources that cannot be listed, before collecting without them."""
 _LOOK_SECONDS: Final = 0.2
 _SETTLE_SECONDS: Final = 0.3
-"""A new object's owner may come a moment later by another watch."""
+"""A new object's owner may come a moment later by another watch: the server is asked for it only if it has not by then."""
 
 _IGNORED: Final = frozenset({("", "events"), ("events.k8s.io", "events"), ("coordination.k8s.io", "leases")})
 _NEEDED: Final = frozenset({"list", "watch", "delete"})
@@ -68,6 +69,8 @@ class GarbageCollection:
         self.graph = Graph()
         self._collector = Collector(actor, self.graph)
         self._queue: WorkQueue[Uid] | None = None
+        self._unsettled: deque[tuple[float, Uid]] = deque()
+        """(when to look, object) of those with an owner that has not been seen, soonest first."""
         self._shared = {(one.resource.group, one.resource.plural): one for one in shared}
         self._followed: dict[tuple[str, str], _Followed] = {}
         self._started = False
@@ -88,6 +91,7 @@ class GarbageCollection:
 
     async def reconcile(self, _: Request) -> Result | None:
         self._queue = WorkQueue(self._actor.environment)
+        self._unsettled.clear()
         self._started = False
         try:
             async with asyncio.TaskGroup() as group:
@@ -114,6 +118,7 @@ class GarbageCollection:
             if not self._started and (self._is_synced() or self._actor.environment.monotonic() - begun > PATIENCE):
                 self._started = True
                 self._enqueue(worth_at_start(self.graph.nodes.values()))
+            self._settle()
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _is_synced(self) -> bool:
@@ -189,8 +194,18 @@ class GarbageCollection:
         if self._queue is None or not self._started:
             return
         for node in nodes:
-            fresh = any(self._is_unseen(node, one.uid) for one in node.owners)
-            self._queue.add_after(node.uid, _SETTLE_SECONDS if fresh else 0.0)
+            if any(self._is_unseen(node, one.uid) for one in node.owners):
+                self._unsettled.append((self._actor.environment.monotonic() + _SETTLE_SECONDS, node.uid))
+            else:
+                self._queue.add(node.uid)
+
+    def _settle(self) -> None:
+        """Have those looked at whose owners have not come. Where they have, there is nothing to ask."""
+        now = self._actor.environment.monotonic()
+        while self._unsettled and self._unsettled[0][0] <= now:
+            node = self.graph.nodes.get(self._unsettled.popleft()[1])
+            if node is not None and self._queue is not None and self.graph.needs_a_look(node):
+                self._queue.add(node.uid)
 
     def _is_unseen(self, node: Node, owner_uid: str) -> bool:
         owner = self.graph.nodes.get((node.uid[0], owner_uid))
