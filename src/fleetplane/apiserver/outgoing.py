@@ -12,6 +12,7 @@ import asyncio
 import base64
 import errno
 import json
+import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 MAX_ANSWER: Final = 8 * 1024 * 1024
 _CONNECTIONS: Final = 200
 _CONNECTIONS_PER_HOST: Final = 50
+_CONNECT_SECONDS: Final = 10.0
 _CONTEXTS: Final = 256
 _SERVICE_LABEL: Final = "kubernetes.io/service-name"
 
@@ -208,6 +210,24 @@ class Outgoing:
         except (aiohttp.ClientError, OSError) as error:
             raise CallFailed(_reason(error, where)) from error
 
+    async def connect(
+        self, where: Destination, context: ssl.SSLContext
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection of its own, kept alive and in nobody's pool. Raises CallFailed."""
+        try:
+            reader, writer = await asyncio.open_connection(
+                where.host,
+                where.port,
+                ssl=context,
+                server_hostname=where.name,
+                ssl_handshake_timeout=_CONNECT_SECONDS,
+                ssl_shutdown_timeout=2,
+            )
+        except OSError as error:
+            raise CallFailed(_reason(error, where)) from error
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return reader, writer
+
     def _open(self) -> ClientSession:
         if self._session is None:
             import aiohttp  # noqa: PLC0415
@@ -215,7 +235,7 @@ class Outgoing:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=_CONNECTIONS, limit_per_host=_CONNECTIONS_PER_HOST),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
                 auto_decompress=True,
             )
         return self._session

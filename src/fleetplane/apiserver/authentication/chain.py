@@ -46,7 +46,7 @@ TOKEN_SECONDS: Final = 10.0
 """How long a token's answer is remembered at most, as in kube-apiserver; events end it earlier."""
 CERTIFICATE_SECONDS: Final = 3600.0
 
-_WEBSOCKET_BEARER: Final = "base64url.bearer.authorization.k8s.io."
+WEBSOCKET_BEARER: Final = "base64url.bearer.authorization.k8s.io."
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +221,8 @@ def bearer_token(headers: Mapping[str, str]) -> str | None:
         return "" if scheme.lower() == "bearer" else None
     for value in values(headers, "sec-websocket-protocol"):
         for protocol in value.split(","):
-            if protocol.strip().startswith(_WEBSOCKET_BEARER):
-                encoded = protocol.strip().removeprefix(_WEBSOCKET_BEARER)
+            if protocol.strip().startswith(WEBSOCKET_BEARER):
+                encoded = protocol.strip().removeprefix(WEBSOCKET_BEARER)
                 try:
                     return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode("utf-8")
                 except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""Taking an HTTP connection over for SPDY: answer 101, then move raw bytes.
+"""Taking an HTTP connection over for SPDY, or for another server: answer 101, then move raw bytes.
 
 aiohttp has no public way to do this for protocols other than WebSocket; what is used here is the hook its own WebSocket
 code uses (``set_parser``), in one place.
@@ -50,6 +50,10 @@ class RawConnection:
         self._transport.write(data)
         while self._transport.get_write_buffer_size() > 1024 * 1024 and not self._transport.is_closing():  # noqa: ASYNC110
             await asyncio.sleep(0.005)  # a transport taken over from aiohttp has no drain of its own
+
+    def is_closing(self) -> bool:
+        """Whether the client has gone, or is being sent away."""
+        return self._transport.is_closing()
 
     async def close(self) -> None:
         self._transport.close()
