@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import pytest_asyncio
 from tests.contract.test_container_runtime import why_not_podman
 
+from fleetplane.client.kubeconfig import find_access
 from fleetplane.client.protocol import Client
 from fleetplane.interfaces.cli.demo_image import import_demo_image
 from fleetplane.model import yaml
@@ -39,11 +41,15 @@ async def clean(data: Path) -> None:
         await remove_local_node(directory, SystemEnvironment())
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("plane") / "data"
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+async def client(data: Path) -> AsyncIterator[Client]:
     if reason := why_not_podman() or import_demo_image():
         pytest.skip(reason)
-    data = tmp_path_factory.mktemp("plane") / "data"
     try:
         async with Plane(Settings(data_dir=data, port=0, runtime="podman", operators="vehicles")) as made:
             yield made.client()
@@ -155,6 +161,75 @@ async def test_the_brake_monitor_goes_on_when_its_active_is_killed(client: Clien
     assert next(one["name"] for one in after["instances"] if one["role"] == "active") == roles["passive"]
     await said(client, roles["passive"], "brake ok")
     assert after["lastSwitchMs"] >= 0
+    await remove(client, workloads)
+
+
+def watch(data: Path, access: Path, token: str) -> subprocess.Popen[bytes]:
+    """The example's watcher, on this machine and with nothing but what its pod would have."""
+    found = find_access(data / "admin.kubeconfig")
+    access.mkdir()
+    (access / "token").write_text(token)
+    (access / "ca.crt").write_bytes(found.ca or b"")
+    host, _, port = found.server.removeprefix("https://").rpartition(":")
+    known = {
+        "WATCHER_ACCESS": str(access),
+        "KUBERNETES_SERVICE_HOST": host.strip("[]"),
+        "KUBERNETES_SERVICE_PORT": port,
+        "VEHICLE_MONITOR": "brake-watch-watcher",
+        "VEHICLE_NAMESPACE": SYSTEM,
+    }
+    words = [sys.executable, str(EXAMPLES / "watcher.py"), "--every", "0.2"]
+    return subprocess.Popen(words, env={**os.environ, **known}, stderr=subprocess.PIPE)
+
+
+async def test_the_watcher_sees_a_fault_and_has_its_primary_started_anew(
+    client: Client, data: Path, tmp_path: Path
+) -> None:
+    workloads = await apply(client, "watch")
+    await said(client, "brake-watch-watcher", "watching brake-watch-p0,brake-watch-p1 through brake-watch-watcher")
+    await said(client, "brake-watch-p0", "front ok")
+    before = [(await client.get(PODS, f"brake-watch-p{number}", SYSTEM))["metadata"]["uid"] for number in (0, 1)]
+    path = f"/api/v1/namespaces/{SYSTEM}/serviceaccounts/brake-watch-watcher/token"
+    made = orjson.loads(
+        await client.raw("POST", path, body=b'{"spec": {}}', headers={"content-type": "application/json"})
+    )
+    pod = await client.get(PODS, "brake-watch-p0", SYSTEM)
+    container = pod["status"]["containerStatuses"][0]["containerID"].partition("://")[2]
+
+    async def seen() -> dict[str, str]:
+        found = await client.get(VehDeployment, "brake-watch", "default")
+        return {one["name"]: one.get("verdict", "") for one in (found.get("status") or {}).get("instances") or ()}
+
+    watcher = watch(data, tmp_path / "access", made["status"]["token"])
+    try:
+
+        async def well() -> bool:
+            return (await seen()).get("brake-watch-p0") == "ok"
+
+        await until(well)
+        fault = await asyncio.create_subprocess_exec("podman", "exec", container, "sh", "-c", ": > /fault")
+        await fault.wait()
+
+        async def anew() -> bool:
+            try:
+                found = await client.get(PODS, "brake-watch-p0", SYSTEM)
+            except ApiError:
+                return False
+            return found["metadata"]["uid"] != before[0] and await well()
+
+        await until(anew)
+    finally:
+        watcher.kill()
+        watcher.communicate()
+    assert (await client.get(PODS, "brake-watch-p1", SYSTEM))["metadata"]["uid"] == before[1]
+    outcome = (await client.get(kinds.VehMonitor, "brake-watch-watcher", SYSTEM))["status"]["outcome"]
+    assert (outcome["action"], outcome["primary"], outcome["state"]) == ("restart", "brake-watch-p0", "Done")
+
+    async def pair() -> dict[str, str]:
+        status = (await client.get(VehPod, "brake-pair", "default")).get("status") or {}
+        return {one["name"]: one["state"] for one in status["instances"]} if status.get("phase") == "Running" else {}
+
+    assert await until(pair) == {"first": "Running", "second": "Standby"}
     await remove(client, workloads)
 
 
