@@ -70,28 +70,51 @@ async def elsewhere(api: TestServer, prefix: str = "") -> AsyncIterator[tuple[Ht
 
 async def publish(api: TestServer, server: HttpsServer, prefix: str = "", address: str = "127.0.0.1") -> None:
     """A Service that leads to the server, and the APIService that names it."""
-    service = {"metadata": {"name": "gadgets"}, "spec": {"ports": [{"port": 443}]}}
-    slices = {
-        "metadata": {"name": "gadgets-1", "labels": {"kubernetes.io/service-name": "gadgets"}},
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
-        "ports": [{"name": "", "port": server.port}],
-    }
-    spec = {
-        "group": GROUP,
-        "version": VERSION,
-        "groupPriorityMinimum": 1000,
-        "versionPriority": 15,
-        "service": {"namespace": "default", "name": "gadgets"},
-        "caBundle": server.bundle,
-    }
-    for path, made in (
-        ("/api/v1/namespaces/default/services", service),
-        ("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slices),
-        (API_SERVICES, {"metadata": {"name": NAME}, "spec": spec}),
-    ):
+    paths = (
+        "/api/v1/namespaces/default/services",
+        "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+        API_SERVICES,
+    )
+    for path, made in zip(paths, manifests(server, address), strict=True):
         code, answer = await api.call("POST", prefix + path, made)
         assert code == 201, answer
+
+
+def manifests(server: HttpsServer, address: str = "127.0.0.1") -> list[Object]:
+    """The Service, its EndpointSlice and the APIService."""
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "gadgets", "namespace": "default"},
+            "spec": {"ports": [{"port": 443}]},
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": "gadgets-1",
+                "namespace": "default",
+                "labels": {"kubernetes.io/service-name": "gadgets"},
+            },
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+            "ports": [{"name": "", "port": server.port}],
+        },
+        {
+            "apiVersion": "apiregistration.k8s.io/v1",
+            "kind": "APIService",
+            "metadata": {"name": NAME},
+            "spec": {
+                "group": GROUP,
+                "version": VERSION,
+                "groupPriorityMinimum": 1000,
+                "versionPriority": 15,
+                "service": {"namespace": "default", "name": "gadgets"},
+                "caBundle": server.bundle,
+            },
+        },
+    ]
 
 
 async def availability(api: TestServer, wanted: str, prefix: str = "") -> Object:
