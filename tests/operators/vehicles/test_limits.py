@@ -10,6 +10,7 @@ from tests.operators.vehicles.stage import (
     DevRes,
     Stage,
     VehContainerConfig,
+    VehDeployment,
     VehPod,
     config,
     device,
@@ -18,7 +19,7 @@ from tests.operators.vehicles.stage import (
     veh_pod,
 )
 
-from fleetplane.model.builtin.types import NAMESPACES, PODS, ROLE_BINDINGS
+from fleetplane.model.builtin.types import LIMIT_RANGES, NAMESPACES, NETWORK_POLICIES, PODS, ROLE_BINDINGS
 from fleetplane.model.errors import ApiError
 from fleetplane.operators.vehicles.kinds import AppType
 from fleetplane.operators.vehicles.limits import canonical
@@ -127,6 +128,51 @@ async def test_an_integrator_edits_a_profile(stage: Stage) -> None:
     other = main(image="registry.car/app:1", env=[{"name": "ROS_DOMAIN_ID", "value": "101"}])
     with pytest.raises(ApiError, match="rule dds-domains"):
         await stage.client.create(VehPod, veh_pod("bad", "3rd-party", podSpec=other), "default")
+
+
+@staged(nodes=1)
+async def test_limits_come_with_their_class_and_go_with_it(stage: Stage) -> None:
+    spec = {
+        "limitRange": {"limits": [{"type": "Container", "default": {"cpu": "1"}}]},
+        "networkPolicy": {"podSelector": {}, "policyTypes": ["Egress"]},
+    }
+    await stage.client.create(AppType, {"metadata": {"name": "guest"}, "spec": spec})
+    await stage.client.create(VehPod, veh_pod("a", "guest"), "default")
+    await stage.running("a")
+    space = "guest-application"
+    assert (await stage.client.get(NETWORK_POLICIES, "vehicles", space))["spec"]["policyTypes"] == ["Egress"]
+    await stage.client.get(LIMIT_RANGES, "vehicles", space)
+    await stage.client.create(LIMIT_RANGES, {"metadata": {"name": "own"}, "spec": {"limits": []}}, space)
+
+    await stage.client.patch(AppType, "guest", {"spec": {"limitRange": None, "networkPolicy": None}})
+
+    async def left() -> list[str]:
+        every = [*(await stage.client.list(NETWORK_POLICIES, space)).items]
+        every += (await stage.client.list(LIMIT_RANGES, space)).items
+        return [one["metadata"]["name"] for one in every]
+
+    async def gone() -> bool:
+        return await left() == ["own"]
+
+    await stage.until(gone)
+
+
+@pytest.mark.parametrize("kind", [VehPod, VehDeployment])
+def test_a_class_whose_limits_cannot_be_is_told_of_on_what_is_of_it(kind: Any) -> None:
+    @staged(nodes=1)
+    async def story(stage: Stage) -> None:
+        nonsense = {"limits": [{"type": "Container", "max": {"cpu": "plenty"}}]}
+        await stage.client.create(AppType, {"metadata": {"name": "odd"}, "spec": {"limitRange": nonsense}})
+        await stage.client.create(kind, veh_pod("a", "odd"), "default")
+        told = await stage.says("a", "Admitted", "False", kind)
+        assert "what AppType odd says cannot be" in told["message"]
+        assert "rule app-type-limits" in told["message"]
+        await stage.client.patch(AppType, "odd", {"spec": {"limitRange": None}})
+        await stage.says("a", "Admitted", "True", kind)
+        with pytest.raises(ApiError, match="rule app-type-namespace"):
+            await stage.client.create(AppType, {"metadata": {"name": "worse"}, "spec": {"namespace": "Not_Valid"}})
+
+    story()
 
 
 @staged(nodes=1)

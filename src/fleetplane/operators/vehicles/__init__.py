@@ -70,6 +70,12 @@ OPERATOR: Final = Operator(
             "resources": ["namespaces", "limitranges", "resourcequotas"],
             "verbs": ["get", "list", "watch", "create", "patch"],
         },
+        {"apiGroups": [""], "resources": ["limitranges", "resourcequotas"], "verbs": ["delete"]},
+        {
+            "apiGroups": ["networking.k8s.io"],
+            "resources": ["networkpolicies"],
+            "verbs": ["get", "list", "watch", "create", "patch", "delete"],
+        },
         # Watchers' accounts; and what they are granted, which nobody can grant without having it.
         {"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["get", "create"]},
         {

@@ -124,9 +124,9 @@ class VehDeployments:
         if broken:
             await refuse(context, broken)
             return None
-        if not await self._platform.prepare(context, profile, app.spec.criticality):
-            return Result(requeue_after=1.0)
         try:
+            if not await self._platform.prepare(context, profile, app.spec.criticality):
+                return Result(requeue_after=1.0)
             if redundancy.policy_of(app.spec.deployment_policy) == PASSIVE:
                 return await self._passive(context, app, profile, wanted)
             if await _leave(context, profile, pods_of(context)):

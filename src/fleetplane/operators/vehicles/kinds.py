@@ -106,6 +106,9 @@ class AppTypeSpec(View):
     )
     limit_range: dict[str, Any] | None = field(default=None, doc="The spec of the namespace's LimitRange.")
     resource_quota: dict[str, Any] | None = field(default=None, doc="The spec of the namespace's ResourceQuota.")
+    network_policy: dict[str, Any] | None = field(
+        default=None, doc="The spec of the namespace's NetworkPolicy; kept where the network of the cluster keeps them."
+    )
 
 
 class AppType(Kind, group=GROUP, version=VERSION, namespaced=False, categories=_CATEGORIES):

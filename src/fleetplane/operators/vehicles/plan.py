@@ -54,6 +54,9 @@ HOST_PATHS: Final = PREFIX + "writable-host-paths"
 """Annotation for the scheduler, which does not see volumes: what of the host the pod may write, devices aside."""
 RESERVATION: Final = "node.fleetplane.io/reservation"
 
+LIMITS_NAME: Final = "vehicles"
+"""Of the LimitRange, the ResourceQuota and the NetworkPolicy in the namespace of a class."""
+
 PRIORITY_CLASSES: Final[Mapping[str, int]] = {
     f"vehicle-{'qm' if level == 'QM' else 'asil-' + level.lower()}": 1000 * (number + 1)
     for number, level in enumerate(LEVELS)
@@ -414,10 +417,14 @@ def namespace_objects(profile: Profile) -> list[Object]:
     labels = {PREFIX + "app-type": profile.name}
     name = profile.namespace
     made: list[Object] = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}]
-    for kind, spec in (("LimitRange", profile.spec.limit_range), ("ResourceQuota", profile.spec.resource_quota)):
+    for version, kind, spec in (
+        ("v1", "LimitRange", profile.spec.limit_range),
+        ("v1", "ResourceQuota", profile.spec.resource_quota),
+        ("networking.k8s.io/v1", "NetworkPolicy", profile.spec.network_policy),
+    ):
         if spec is not None:
-            meta = {"name": "vehicles", "namespace": name, "labels": labels}
-            made.append({"apiVersion": "v1", "kind": kind, "metadata": meta, "spec": spec})
+            meta = {"name": LIMITS_NAME, "namespace": name, "labels": labels}
+            made.append({"apiVersion": version, "kind": kind, "metadata": meta, "spec": spec})
     return made
 
 

@@ -17,7 +17,14 @@ from fleetplane.controller import Condition, Context, Controller, Manager, Reque
 from fleetplane.controller.applied import is_applied
 from fleetplane.controller.children import OWNER_UID_LABEL
 from fleetplane.model import objects
-from fleetplane.model.builtin.types import LIMIT_RANGES, NAMESPACES, PODS, PRIORITY_CLASSES, RESOURCE_QUOTAS
+from fleetplane.model.builtin.types import (
+    LIMIT_RANGES,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    PODS,
+    PRIORITY_CLASSES,
+    RESOURCE_QUOTAS,
+)
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, is_deleting, labels, metadata, uid
 from fleetplane.model.resources import ResourceRef
@@ -44,6 +51,7 @@ _LIMITS: Final[Mapping[str, ResourceRef]] = {
     "Namespace": NAMESPACES,
     "LimitRange": LIMIT_RANGES,
     "ResourceQuota": RESOURCE_QUOTAS,
+    "NetworkPolicy": NETWORK_POLICIES,
 }
 _NODE_NAME: Final = re.compile(rb'"nodeName":"([^"\\\\]+)"')
 SOON: Final = 0.2
@@ -83,12 +91,36 @@ class Platform:
         return profile_of(app_type, self._app_types.get(canonical(app_type), cluster=context.request.cluster))
 
     async def prepare(self, context: Context[Any], profile: Profile, level: str) -> bool:
-        """Have the class's namespace, limits and priority class; false while the namespace cannot be used yet."""
-        cluster = context.request.cluster
+        """Have the class's namespace, limits and priority class; false while the namespace cannot be used yet.
+
+        Raises plan.Refused where what its AppType says cannot be.
+        """
+        try:
+            if not await self._limit(context, profile):
+                return False
+        except ApiError as error:
+            if error.code != 422:
+                raise
+            shown = f"what AppType {profile.name} says cannot be: {error.message}"
+            raise plan.Refused(Violation("app-type-limits", "spec.appType", shown)) from None
+        if level:
+            name = plan.priority_class(level)
+            if self._classes.get(name, cluster=context.request.cluster) is None:
+                made = {
+                    "metadata": {"name": name},
+                    "value": plan.PRIORITY_CLASSES[name],
+                    "description": f"Vehicle workloads of criticality {level}.",
+                }
+                await _create_if_absent(context, PRIORITY_CLASSES, made)
+        return True
+
+    async def _limit(self, context: Context[Any], profile: Profile) -> bool:
+        """The namespace with its limits as they are wanted, and without those that no longer are."""
+        cluster, unwanted = context.request.cluster, set(_LIMITS) - {"Namespace"}
         for wanted in plan.namespace_objects(profile):
             kind, meta = str(wanted["kind"]), wanted["metadata"]
-            key = ObjectKey(cluster, str(meta.get("namespace") or ""), str(meta["name"]))
-            found = self._limits[kind].get_key(key)
+            unwanted.discard(kind)
+            found = self._limits[kind].get_key(ObjectKey(cluster, str(meta.get("namespace") or ""), str(meta["name"])))
             if found is not None and kind == "Namespace" and is_deleting(found):
                 return False
             if found is None or not is_applied(found, wanted, self.manager.name):
@@ -97,15 +129,10 @@ class Platform:
                 await context.client.apply(
                     _LIMITS[kind], wanted, meta.get("namespace"), field_manager=self.manager.name
                 )
-        if level:
-            name = plan.priority_class(level)
-            if self._classes.get(name, cluster=cluster) is None:
-                made = {
-                    "metadata": {"name": name},
-                    "value": plan.PRIORITY_CLASSES[name],
-                    "description": f"Vehicle workloads of criticality {level}.",
-                }
-                await _create_if_absent(context, PRIORITY_CLASSES, made)
+        for kind in sorted(unwanted):
+            found = self._limits[kind].get_key(ObjectKey(cluster, profile.namespace, plan.LIMITS_NAME))
+            if found is not None and labels(found).get(plan.PREFIX + "app-type") == profile.name:
+                await _delete_if_there(context, _LIMITS[kind], found)
         return True
 
     def gives_way(self, request: Request, level: str) -> bool:
@@ -204,6 +231,15 @@ def _named(snapshot: Snapshot) -> Iterable[str]:
     key, spec = snapshot.key, snapshot.object.get("spec") or {}
     values = [f"{key.cluster}/{key.namespace}/{kind}/{name}" for kind, name in plan.dependencies_of(spec)]
     return [*values, f"{key.cluster}//AppType/{canonical(str(spec.get('appType') or ''))}"]
+
+
+async def _delete_if_there(context: Context[Any], resource: ResourceRef, obj: Object) -> None:
+    meta = metadata(obj)
+    try:
+        await context.client.delete(resource, meta["name"], meta["namespace"], uid=uid(obj))
+    except ApiError as error:
+        if error.code not in {404, 409}:
+            raise
 
 
 async def _create_if_absent(context: Context[Any], resource: ResourceRef, obj: Object) -> None:

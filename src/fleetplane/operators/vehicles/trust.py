@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fleetplane.model import objects
+from fleetplane.model import names, objects
 from fleetplane.model.admission import (
     ALLOWED,
     AdmissionPlugin,
@@ -46,6 +46,9 @@ def class_violations(app_type: Mapping[str, Any]) -> list[Violation]:
     if canonical(called) != called:
         text = f"{called} is another word for {canonical(called)}; an AppType is found by that name only"
         found.append(Violation("app-type-name", "metadata.name", text))
+    space = str((app_type.get("spec") or {}).get("namespace") or "")
+    if space and (wrong := names.dns1123_label(space)):
+        found.append(Violation("app-type-namespace", "spec.namespace", f"{space} is no namespace: {wrong[0]}"))
     for number, pem in enumerate(keys_of(app_type)):
         try:
             public_key(pem)
