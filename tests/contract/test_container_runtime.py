@@ -39,6 +39,8 @@ from fleetplane.node.runtime import (
     Session,
 )
 from fleetplane.node.simulated import SimulatedRuntime
+from fleetplane.node.watchdog import grip
+from fleetplane.node.watchdog.watch import Process
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -426,6 +428,34 @@ async def test_containers_of_a_shared_pod_see_each_other(real: Bench) -> None:
     result = await real.runtime.exec(ids[0], ["ps"], 10)
 
     assert result.output.count(b"sleep 1000") == 2
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+async def test_a_watchdog_kills_all_of_a_container_and_nothing_else(real: Bench, frozen: bool) -> None:
+    """Also what its first process leaves behind where the pod shares its processes."""
+    sandbox, shared = await real.sandbox(shared=True, pid="pod")
+    states = []
+    for name in ("one", "two"):
+        spec = ContainerSpec(name, image.NAME, command=("sh", "-c", "sleep 998 & exec sleep 999"))
+        made = await real.runtime.create_container(sandbox, spec, shared)
+        await real.runtime.start_container(made)
+        states.append(await real.runtime.inspect_container(made))
+    one, two = states
+    if frozen:
+        await real.runtime.pause_container(one.id)
+
+    held = grip.grip(Process(one.id, one.pid, grip.began(one.pid)))
+    assert held is not None
+    grip.kill(one.id, held)
+    held.close()
+
+    assert await real.ended(one.id) == 137
+    async with asyncio.timeout(10):
+        while left := grip.members(one.id):
+            for process in left:
+                process.close()
+            await asyncio.sleep(0.02)
+    assert (await real.runtime.inspect_container(two.id)).phase == "running"
 
 
 async def test_a_terminal_is_resized(real: Bench) -> None:

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -355,10 +354,31 @@ async def test_it_is_small_and_knows_no_secret(agent: Agent, victims: Any, monke
     }  # fmt: skip
 
 
+async def test_one_that_hangs_holds_up_no_start_for_long(
+    agent: Agent, victims: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    pods = [held("active", victims().pid, until=now() + LONG)]
+    guarding = Guarding(agent.holder, lambda: (list(pods), True), now, lambda _uids: None)
+    guarding.begin()
+    running = asyncio.create_task(guarding.run())
+    await guarding.arm()
+    (watchdog,) = agent.pids()
+    os.kill(watchdog, signal.SIGSTOP)
+    try:
+        pods.append(held("next", victims().pid, until=now() + LONG))
+        async with asyncio.timeout(30):
+            await guarding.arm()
+        assert "its watchdog is missing" in caplog.text
+    finally:
+        os.kill(watchdog, signal.SIGCONT)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_it_is_started_again_when_it_was_killed(agent: Agent, victims: Any) -> None:
     active, fenced = victims(), set()
     pods = [held("active", active.pid, until=now() + LONG)]
-    guarding = Guarding(agent.holder, lambda: (list(pods), True), time.monotonic, fenced.update)
+    guarding = Guarding(agent.holder, lambda: (list(pods), True), now, fenced.update)
     guarding.begin()
     running = asyncio.create_task(guarding.run())
     await guarding.arm()

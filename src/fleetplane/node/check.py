@@ -18,6 +18,7 @@ from typing import Literal
 
 from fleetplane.model.environment import Environment, SystemEnvironment
 from fleetplane.node.cri import CriRuntime, find_socket
+from fleetplane.node.freezer import why_not
 from fleetplane.node.machine import pressures
 from fleetplane.node.network import PATH, why_no_bridge
 from fleetplane.node.podman.host import HostFacts, look_at_host
@@ -49,6 +50,7 @@ async def check_node(
         await check_podman(host),
         check_cgroups(host),
         check_limits(host),
+        check_freezing(host),
         check_network(),
         check_disk(data_dir),
     ]
@@ -144,6 +146,17 @@ def check_limits(host: HostFacts) -> Finding:
         f"This process may not raise limits, so containers get at most the machine's own: {shown}.",
         "Grant CAP_SYS_RESOURCE if containers need more.",
     )
+
+
+def check_freezing(host: HostFacts) -> Finding:
+    if reason := why_not(root_user=host.root):
+        return Finding(
+            "Standbys",
+            "limited",
+            f"Pods cannot be frozen, so no standby runs here: {reason}.",
+            "Run as root, or switch the machine to cgroup v2.",
+        )
+    return Finding("Standbys", "works", "Pods can be frozen, as standbys have to be.")
 
 
 def check_network() -> Finding:

@@ -158,10 +158,11 @@ class Guarding:
             self._told = None
             for last in (False, True):  # one may just be ending
                 try:
-                    await self._holder.hold(pods, stay=stay, start=bool(pods))
-                except OSError as error:
+                    async with asyncio.timeout(START_SECONDS):
+                        await self._holder.hold(pods, stay=stay, start=bool(pods))
+                except OSError as error:  # a timeout is one too
                     if last and pods:
-                        self._complain(str(error))
+                        self._complain(str(error) or "it does not answer")
                     elif adopting and not pods:
                         self._told = now  # there is none, and nothing for one to do
                         return
