@@ -16,13 +16,14 @@ import pytest
 from tests.contract.test_container_runtime import why_not_podman
 from tests.e2e.conftest import RunningPlane, start_plane
 from tests.node.test_real_node import _load_image, pod
-from tests.node.test_watchdog import Agent, held, now
+from tests.node.test_watchdog import held, now
 
 from fleetplane.client.http import connect_to
 from fleetplane.client.kubeconfig import find_access
 from fleetplane.client.protocol import Client
 from fleetplane.model.builtin.types import NODES, PODS
 from fleetplane.model.environment import SystemEnvironment
+from fleetplane.node.guard import WatchdogProcess
 from fleetplane.node.local import remove_local_node, sockets_root
 
 pytestmark = [pytest.mark.podman, pytest.mark.xdist_group("machine")]
@@ -93,7 +94,7 @@ def member(name: str, **notes: str) -> dict[str, Any]:
     return made
 
 
-async def test_the_active_of_a_killed_agent_is_dead_in_time_and_stays_so(data: Path, tmp_path: Path) -> None:
+async def test_the_active_of_a_killed_agent_is_dead_in_time_and_stays_so(data: Path) -> None:
     async with running(data) as (plane, client):
         (node,) = (await client.list(NODES)).items
         promise = {"metadata": {"annotations": {"node.fleetplane.io/self-fencing-seconds": str(PROMISE)}}}
@@ -132,9 +133,17 @@ async def test_the_active_of_a_killed_agent_is_dead_in_time_and_stays_so(data: P
     assert lives(pids["standby"])
     await until(lambda: not watchdogs(data))  # what is left is frozen, and nobody is there to thaw it
 
-    agent = Agent(tmp_path)
-    other = container("other")
-    await agent.hold(held("other", ids=(other["Id"],), until=now()))
-    await until(lambda: not lives(pids["other"]))  # found by its cgroup alone
-    await agent.leave()
-    await agent.gone()
+    (directory,) = (data / "nodes").glob("*")
+    holder = WatchdogProcess(sockets_root() / (directory / "instance").read_text(), directory / "fenced")
+    hearing = asyncio.create_task(holder.fenced())
+    found_by_its_cgroup = held("other", ids=(container("other")["Id"],), until=now())
+    pods = [found_by_its_cgroup, held("standby", pids["standby"], until=now() + 1000)]
+    await holder.hold(pods, stay=True, start=True)
+    await hearing
+    await until(lambda: not lives(pids["other"]))
+    holder.leave()
+    assert watchdogs(data)
+
+    await remove_local_node(directory, SystemEnvironment())
+    assert not watchdogs(data)
+    await until(lambda: not lives(pids["standby"]))

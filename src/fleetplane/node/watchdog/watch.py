@@ -35,8 +35,10 @@ class Pod:
         self.until = None if told["until"] is None else float(told["until"])
         self.loss = bool(told["loss"])
         self.processes = [Process(str(one["id"]), int(one["pid"]), int(one["began"])) for one in told["processes"]]
-        if not self.uid.replace("-", "").isalnum() or not all(one.id.isalnum() for one in self.processes):
-            raise ValueError("ids have letters, digits and (of pods) hyphens")
+        if not 0 < len(self.uid) < 200 or self.uid[0] == "." or not self.uid.isprintable() or "/" in self.uid:
+            raise ValueError("a uid is to be a file's name too")
+        if not all(one.id.isalnum() for one in self.processes):
+            raise ValueError("a container's id has letters and digits")
         if self.until is not None and not self.until < float("inf"):
             raise ValueError("a moment is a finite number")
 
