@@ -289,6 +289,28 @@ async def test_primaries_stop_when_the_watcher_of_their_pod_falls_silent(stage: 
 
 
 @staged(settings=FOREVER, nodes=1)
+async def test_a_silent_watcher_is_started_anew_and_its_primaries_go_on(stage: Stage) -> None:
+    await stage.client.create(VehPod, watched(heartbeatSeconds=1), "default")
+
+    async def interface() -> bool:
+        return bool(await stage.pod("brake")) and "w" in await ids(stage)
+
+    await stage.until(interface)
+    assert await executing(stage) == ["w"], "the primaries wait for the first heartbeat"
+    watcher = await Inside.of(stage, "brake")
+    async with beating(watcher):
+        await stage.running("brake")
+        before = await ids(stage)
+
+    async def anew() -> bool:
+        return (await ids(stage)).get("w") not in {None, before["w"]}
+
+    await stage.until(anew)
+    after = await ids(stage)
+    assert (after["p"], after["q"]) == (before["p"], before["q"])
+
+
+@staged(settings=FOREVER, nodes=1)
 async def test_where_the_node_holds_nothing_back_the_pod_is_made_anew(stage: Stage) -> None:
     """As a kubelet, which does not know what it is told."""
     await stage.client.create(VehPod, watched(allowedActions=["restart", "safe-state"]), "default")

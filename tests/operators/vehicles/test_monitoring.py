@@ -8,7 +8,15 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.operators.vehicles.stage import Stage, VehDeployment, pod_spec, staged, veh_deployment
+from tests.operators.vehicles.stage import (
+    Stage,
+    VehDeployment,
+    VehPod,
+    pod_spec,
+    staged,
+    veh_deployment,
+    veh_pod,
+)
 
 from fleetplane.model.builtin.types import PODS, ROLES, SECRETS, SERVICE_ACCOUNTS
 from fleetplane.model.objects import Object
@@ -316,6 +324,21 @@ async def test_a_silent_watcher_is_started_anew_or_only_told_of(stage: Stage) ->
     assert await uid_of(stage, "brake-p0") == uids["brake-p0"], "its primaries go on"
     assert await uid_of(stage, "other-watcher") == uids["other-watcher"]
     assert (await status(stage, "other"))["monitor"]["watcher"] == "Lost"
+
+
+@staged(settings=FOREVER, nodes=1)
+async def test_nobody_else_runs_under_a_watchers_account(stage: Stage) -> None:
+    await stage.client.create(VehDeployment, monitored(), "default")
+    await stage.running("brake", VehDeployment)
+    borrowed = pod_spec(serviceAccountName="brake-watcher")
+
+    await stage.client.create(VehPod, veh_pod("thief", podSpec=borrowed), "default")
+
+    told = await stage.says("thief", "Admitted", "False", VehPod)
+    assert "rule watcher-account" in told["message"]
+    assert await stage.pod("thief") is None
+    await stage.client.delete(PODS, "brake-watcher", SPACE)
+    await stage.running("brake", VehDeployment)
 
 
 @staged(settings=FOREVER, nodes=1)

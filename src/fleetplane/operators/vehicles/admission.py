@@ -178,13 +178,16 @@ def _is_texts(value: Any) -> bool:
 
 
 async def _check_pod(request: AdmissionRequest, reader: Reader) -> Decision:
-    """A pod made by hand, or by a workload, in the namespace of a limited class."""
-    if request.user.name in OPERATORS and is_ours(request.new or {}):
-        return ALLOWED
+    """A pod made by hand, or by a workload, in the namespace of a class."""
+    ours = request.user.name in OPERATORS and is_ours(request.new or {})
     if MASTERS_GROUP in request.user.groups and request.user.name not in OPERATORS:
         return ALLOWED
     app_type = labels(await reader.get(NAMESPACES, request.namespace) or {}).get(_APP_TYPE)
     if app_type is None:
+        return ALLOWED
+    if request.operation == "CREATE" and (borrowed := await _borrowed(request, reader, ours=ours)) is not None:
+        return refusal(request, [borrowed])
+    if ours:
         return ALLOWED
     profile = profile_of(app_type, await reader.get(AppType, app_type))
     if profile is None:
@@ -193,6 +196,16 @@ async def _check_pod(request: AdmissionRequest, reader: Reader) -> Decision:
     # Priorities are filled in by the server where nobody asked for one; classes of ours are given by level.
     problems = [one for one in problems if one.rule != "no-priority"]
     return refusal(request, problems) if problems else ALLOWED
+
+
+async def _borrowed(request: AdmissionRequest, reader: Reader, *, ours: bool) -> Violation | None:
+    """A watcher's account is for its watcher: whoever else ran under it could have another's primaries stopped."""
+    account = str(((request.new or {}).get("spec") or {}).get("serviceAccountName") or "default")
+    if account == "default" or (ours and (request.name or name(request.new or {})) == account):
+        return None
+    if await reader.get(VehMonitor, account, request.namespace) is None:
+        return None
+    return Violation("watcher-account", "spec.serviceAccountName", f"{account} is the account of a watcher")
 
 
 def _brought(request: AdmissionRequest) -> Mapping[str, Any]:

@@ -159,8 +159,11 @@ class Containers:
         held = set(watched.held)
         if watched.restarting:
             held.add(watched.restarting)
-        if app.spec.watcher_loss == "SafeState" and watched.pulse != monitoring.ALIVE:
-            held.update(arranged.members)
+        if watched.pulse != monitoring.ALIVE:
+            safe, speaks = app.spec.watcher_loss == "SafeState", monitoring.window_of(spec) > 0
+            # Whoever has run before goes on; a first start waits until the watcher was heard of.
+            new = [name for name in arranged.members if not container_of(pod, name).get("containerID")]
+            held.update(arranged.members if safe else new if speaks else ())
         if watched.pulse == monitoring.LOST and app.spec.watcher_loss != "Degrade":
             held.add(arranged.watcher)  # until it has ended: then it is another one, and starts
         return Within(tuple(sorted(held)), watched=watched, monitor=wanted, again=watched.again)
