@@ -7,6 +7,7 @@ import io
 import shutil
 import subprocess
 import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,33 @@ def test_an_application_that_was_changed_after_it_was_made_is_refused(tmp_path: 
 
     with pytest.raises(PackageError, match="package-digest"):
         check_objects(ready)
+
+
+def test_however_large_an_image_is_little_of_it_is_in_memory(tmp_path: Path) -> None:
+    large = image_archive(tmp_path / "large.tar", "app:1", b"x" * (32 << 20))
+    tracemalloc.start()
+    try:
+        pack([application("app:1")], [large], tmp_path / "cockpit.tar")
+        unpack(tmp_path / "cockpit.tar", tmp_path / "out")
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["cockpit.tar", "large.tar", "out"]
+
+
+def test_what_should_be_small_and_is_not_is_not_read(tmp_path: Path) -> None:
+    files = {**read(packed(tmp_path)), "index.json": b" " * (9 << 20)}
+    with pytest.raises(PackageError, match="is larger than 8 MiB"):
+        verify(write(tmp_path / "large.tar", files))
+
+
+def test_a_blob_that_is_not_what_it_says_leaves_no_half_package(tmp_path: Path) -> None:
+    files = read(image_archive(tmp_path / "one.tar", "app:1"))
+    layer = f"blobs/sha256/{digest(b'layer')[7:]}"
+    changed = write(tmp_path / "changed.tar", {**files, layer: b"evil!"})
+    with pytest.raises(PackageError, match="has other content"):
+        pack([application("app:1")], [changed], tmp_path / "cockpit.tar")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["changed.tar", "one.tar"]
 
 
 @pytest.mark.parametrize("data", [b"", b"no tar", b"\0" * 1024])

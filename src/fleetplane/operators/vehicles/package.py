@@ -27,9 +27,10 @@ import io
 import sys
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final, cast
 
 import orjson
 
@@ -65,6 +66,8 @@ _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _MOST_BLOBS: Final = 4096
 _MOST_BYTES: Final = 16 << 30
 _MOST_JSON: Final = 8 << 20
+_MOST_SIGNATURES: Final = 16
+_CHUNK: Final = 1 << 20
 
 
 class PackageError(ValueError):
@@ -173,13 +176,15 @@ def pack(objects: Sequence[Object], archives: Iterable[Path], target: Path, key:
         listed.append({**_descriptor(MANIFEST, signature), "artifactType": SIGNATURE})
     listed += [{**images[name], "annotations": {REF: name}} for name in sorted(images)]
     index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": listed}
-    with tarfile.open(target, "w") as tar:
+    with _written(target) as tar:
         _add(tar, "oci-layout", _LAYOUT)
         _add(tar, "index.json", orjson.dumps(index, option=orjson.OPT_SORT_KEYS))
         for one in sorted(blobs):
             found = blobs[one]
-            data = found if isinstance(found, bytes) else next(a for a in opened if a.path == found).read(one)
-            _add(tar, f"blobs/sha256/{one.removeprefix('sha256:')}", data)
+            if isinstance(found, bytes):
+                _add(tar, _place(one), found)
+            else:
+                next(a for a in opened if a.path == found).copy(one, tar)
     return Package(digest(manifest), ready, images)
 
 
@@ -201,6 +206,22 @@ def _descriptor(media_type: str, data: bytes) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": digest(data), "size": len(data)}
 
 
+@contextmanager
+def _written(target: Path) -> Iterator[tarfile.TarFile]:
+    """A tar that is there when all of it is."""
+    part = target.with_name(f"{target.name}.part")
+    try:
+        with tarfile.open(part, "w") as tar:
+            yield tar
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _place(key: str) -> str:
+    return f"blobs/sha256/{key.removeprefix('sha256:')}"
+
+
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode = len(data), 0o644
@@ -210,29 +231,60 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 # -- reading
 
 
+class _Digesting:
+    """Reads from a file, and knows the digest of what was read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._hash = file, hashlib.sha256()
+
+    def read(self, size: int = _CHUNK) -> bytes:
+        data = self._file.read(size)
+        self._hash.update(data)
+        return data
+
+    @property
+    def digest(self) -> str:
+        return "sha256:" + self._hash.hexdigest()
+
+
 class _Archive:
-    """An OCI layout in a tar, read with suspicion. Blobs are read when they are asked for, and checked then."""
+    """An OCI layout in a tar, read with suspicion. Blobs are read when they are asked for, and checked then.
+
+    Only what is small is ever in memory: images are as large as they like. A compressed archive is refused: it would have to be
+    read from the beginning for every blob, and may be of any size inside.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with tarfile.open(path) as tar:
-                members = [one for one in _bounded(tar) if one.isfile()]
+            with tarfile.open(path, "r:") as tar:
+                members = [one for one in _bounded(tar) if one.isreg() and one.sparse is None]
         except (OSError, tarfile.TarError) as error:
             raise PackageError(f"{path.name} is no OCI archive: {error}") from None
-        self.sizes = {one.name.removeprefix("./"): one.size for one in members}
-        if len(self.sizes) != len(members):
+        self._members = {one.name.removeprefix("./"): one for one in members}
+        if len(self._members) != len(members):
             raise PackageError(f"{path.name} holds a file twice")
-        self.index = self._json(self._file("index.json"), "index.json")
+        self.sizes = {name: one.size for name, one in self._members.items()}
+        self.index = self._json(self._small("index.json"), "index.json")
 
-    def _file(self, name: str) -> bytes:
-        if name not in self.sizes:
+    @contextmanager
+    def _open(self, name: str) -> Iterator[IO[bytes]]:
+        if name not in self._members:
             raise PackageError(f"{self.path.name} is no OCI archive: it has no {name}")
-        with tarfile.open(self.path) as tar:
-            for member in tar:
-                if member.name.removeprefix("./") == name and (file := tar.extractfile(member)) is not None:
-                    return file.read()
-        raise PackageError(f"{self.path.name} is no OCI archive: {name} cannot be read")
+        try:
+            with tarfile.open(self.path, "r:") as tar:
+                file = tar.extractfile(self._members[name])
+                if file is None:
+                    raise PackageError(f"{self.path.name} is no OCI archive: {name} cannot be read")
+                yield file
+        except tarfile.TarError as error:
+            raise PackageError(f"{name} of {self.path.name} cannot be read: {error}") from None
+
+    def _small(self, name: str) -> bytes:
+        if self.sizes.get(name, 0) > _MOST_JSON:
+            raise PackageError(f"{name} of {self.path.name} is larger than {_MOST_JSON >> 20} MiB")
+        with self._open(name) as file:
+            return file.read()
 
     def _json(self, data: bytes, what: str) -> dict[str, Any]:
         try:
@@ -244,14 +296,38 @@ class _Archive:
         return found
 
     def read(self, key: str) -> bytes:
-        """A blob, compared with its digest. Raises PackageError."""
+        """A small blob, compared with its digest. Raises PackageError."""
+        data = self._small(self._blob(key))
+        self._compare(key, digest(data))
+        return data
+
+    def check(self, key: str) -> None:
+        """Compare a blob with its digest. Raises PackageError."""
+        with self._open(self._blob(key)) as file:
+            through = _Digesting(file)
+            while through.read():
+                pass
+        self._compare(key, through.digest)
+
+    def copy(self, key: str, into: tarfile.TarFile) -> None:
+        """Compare a blob with its digest while it is written to another tar. Raises PackageError."""
+        name = self._blob(key)
+        entry = tarfile.TarInfo(_place(key))
+        entry.size, entry.mode = self.sizes.get(name, 0), 0o644
+        with self._open(name) as file:
+            through = _Digesting(file)
+            into.addfile(entry, cast("IO[bytes]", through))
+        self._compare(key, through.digest)
+
+    def _blob(self, key: str) -> str:
         kind, _, name = key.partition(":")
         if kind != "sha256" or len(name) != 64 or not set(name) <= set("0123456789abcdef"):
             raise PackageError(f"{self.path.name} names a blob by {key!r}; only sha256 is taken")
-        data = self._file(f"blobs/sha256/{name}")
-        if digest(data) != key:
+        return _place(key)
+
+    def _compare(self, key: str, found: str) -> None:
+        if found != key:
             raise PackageError(f"the blob {key} of {self.path.name} has other content than its digest says")
-        return data
 
     def listed(self) -> Iterator[dict[str, Any]]:
         for one in self.index.get("manifests") or ():
@@ -276,7 +352,7 @@ class _Archive:
             if key in seen:
                 continue
             seen.add(key)
-            size = self.sizes.get(f"blobs/sha256/{key.removeprefix('sha256:')}")
+            size = self.sizes.get(_place(key))
             if size is None or size != one.get("size"):
                 raise PackageError(f"the blob {key} of {self.path.name} is missing or has another size than said")
             found.append(one)
@@ -317,7 +393,7 @@ def verify(path: Path, expected: str = "", trusted: Sequence[str] = ()) -> Packa
     layer, held = (_only_layer(manifest, kind, path.name) for kind in (MANIFESTS, IMAGES))
     reached = {str(one["digest"]) for each in archive.listed() for one in archive.reached(each)}
     for key in sorted(reached):
-        archive.read(key)
+        archive.check(key)
     blobs = {f"sha256:{name.rpartition('/')[2]}" for name in archive.sizes if name.startswith("blobs/")}
     if stray := sorted(blobs - reached):
         raise PackageError(f"{path.name} holds {stray[0]}, which nothing in it refers to")
@@ -348,11 +424,10 @@ def _only_layer(manifest: Mapping[str, Any], kind: str, file: str) -> str:
 
 def _is_vouched_for(archive: _Archive, package: str, trusted: Sequence[str]) -> bool:
     """Whether one of the signatures inside is of this package and by one of these keys."""
-    for one in archive.listed():
-        if one.get("artifactType") != SIGNATURE:
-            continue
+    signatures = [one for one in archive.listed() if one.get("artifactType") == SIGNATURE]
+    for one in signatures[:_MOST_SIGNATURES]:
         manifest = archive._json(archive.read(str(one["digest"])), "a signature's manifest")
-        for layer in manifest.get("layers") or ():
+        for layer in (manifest.get("layers") or ())[:_MOST_SIGNATURES]:
             # What is signed is made anew and never taken from the archive: it can only be about this package.
             given = (layer.get("annotations") or {}).get(SIGNED_BY)
             if isinstance(given, str) and is_signed(payload(PACKAGE, "", package), [given], trusted):
@@ -369,12 +444,11 @@ def unpack(path: Path, into: Path, expected: str = "", trusted: Sequence[str] = 
     (into / "manifests.yaml").write_text(yaml.dump_all(package.objects))
     for number, (name, descriptor) in enumerate(sorted(package.images.items())):
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [{**descriptor, "annotations": {REF: name}}]}
-        with tarfile.open(folder / f"{number:03d}.tar", "w") as tar:
+        with _written(folder / f"{number:03d}.tar") as tar:
             _add(tar, "oci-layout", _LAYOUT)
             _add(tar, "index.json", orjson.dumps(index))
             for one in archive.reached(descriptor):
-                key = str(one["digest"])
-                _add(tar, f"blobs/sha256/{key.removeprefix('sha256:')}", archive.read(key))
+                archive.copy(str(one["digest"]), tar)
     return package
 
 
