@@ -216,7 +216,7 @@ class Plane:
             store,
             pki,
             self.environment,
-            ServerSettings(service_cidrs=settings.service_cidrs),
+            ServerSettings(service_cidrs=settings.service_cidrs, tenant_calls=settings.tenant_calls),
             plugins=[plugin for operator in operators for plugin in operator.admission],
             audit=self._start_audit(tasks),
             streams_of=self._streams_of,

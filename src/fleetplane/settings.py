@@ -6,6 +6,7 @@ A setting comes from, in order: the command line, the environment (``FLEETPLANE_
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
@@ -23,7 +24,10 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``port`` 0 picks a free one. ``operators`` is ``all``, ``none`` or a comma-separated list of names."""
+    """``port`` 0 picks a free one. ``operators`` is ``all``, ``none`` or a comma-separated list of names.
+
+    ``tenant_calls`` are the CIDRs the server may call for virtual clusters (their webhooks and aggregated servers).
+    """
 
     data_dir: Path = Path(".fleetplane")
     host: str = "127.0.0.1"
@@ -42,6 +46,7 @@ class Settings:
     audit_log: str = ""
     oidc_config: str = ""
     encryption_key_file: str = ""
+    tenant_calls: str = ""
     debug: bool = False
 
 
@@ -94,6 +99,11 @@ def _checked(values: dict[str, Any]) -> Settings:
         raise SettingsError(f"nodes must be between 0 and 100000, not {settings.nodes}")
     if settings.store != "sqlite" and not settings.store.startswith(("postgresql://", "postgres://")):
         raise SettingsError(f"store must be sqlite or a postgresql:// address, not {settings.store!r}")
+    try:
+        for network in filter(None, map(str.strip, settings.tenant_calls.split(","))):
+            ipaddress.ip_network(network)
+    except ValueError as error:
+        raise SettingsError(f"tenant_calls must be CIDRs with commas between them: {error}") from None
     return settings
 
 

@@ -29,6 +29,7 @@ from fleetplane.apiserver.clusters import Clusters
 from fleetplane.apiserver.commits import commit_handler, served_commits
 from fleetplane.apiserver.conversion import Conversion
 from fleetplane.apiserver.crds import Definitions
+from fleetplane.apiserver.egress import Egress
 from fleetplane.apiserver.following import Apply, Follower
 from fleetplane.apiserver.health import Health
 from fleetplane.apiserver.http import Response
@@ -64,9 +65,10 @@ from fleetplane.store.protocol import Store
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """``service_cidrs``: at most one per IP family, the preferred one first."""
+    """``service_cidrs``: at most one per IP family, the preferred one first. ``tenant_calls``: see ``egress``."""
 
     service_cidrs: str = "10.96.0.0/16,fd00:10:96::/112"
+    tenant_calls: str = ""
     node_ports: range = range(30000, 32768)
     limits: Limits = field(default_factory=Limits)
 
@@ -104,7 +106,7 @@ def assemble(
     cleanup = DefinitionCleanup(store, registry)
     own = OwnWrites(registry, clusters.name_of)
     builtin = builtin_admission(store, environment, clusters, own, namespaces)
-    outgoing = Outgoing(Services(reader, environment))
+    outgoing = Outgoing(Services(reader, environment), Egress(settings.tenant_calls))
     definitions = Definitions(registry, Conversion(outgoing, environment).converter_for)
     policies = Policies(registry, namespaces, reader, security.authorize, own, environment)
     webhooks = Webhooks(registry, namespaces, outgoing, security.authorize, environment)

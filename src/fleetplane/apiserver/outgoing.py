@@ -3,7 +3,8 @@
 One session for all of them, bounded in connections; HTTPS only, TLS 1.2 or newer, checked against the bundle the caller
 names (the system's authorities without one). A Service is reached through a ready endpoint of its own, because the
 server need not be on the pods' side of a service proxy; its name is what the certificate must be for. No redirects, no
-proxies, no cookies, answers bounded in size. Failures are told in the words Go programs would use: people search for them.
+proxies, no cookies, answers bounded in size. Calls for virtual clusters go only where ``egress`` permits, and never over a
+connection of the root cluster's. Failures are told in the words Go programs would use: people search for them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 from multidict import CIMultiDict
 
+from fleetplane.apiserver.egress import Egress, NotAllowed
 from fleetplane.apiserver.readers import StoreReader
+from fleetplane.apiserver.routing import ROOT_CLUSTER
 from fleetplane.model.builtin.types import ENDPOINT_SLICES, ENDPOINTS, SERVICES
 from fleetplane.model.environment import Environment
 from fleetplane.model.objects import Object
@@ -45,13 +48,17 @@ class CallFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a call goes. ``host`` and ``port`` are connected to; ``name`` is what the certificate must be for."""
+    """Where a call goes. ``host`` and ``port`` are connected to; ``name`` is what the certificate must be for.
+
+    ``confined`` is for whoever does not own this machine: a virtual cluster.
+    """
 
     host: str
     port: int
     name: str
     shown: str
-    path: str = "/"
+    path: str
+    confined: bool
 
 
 class Services:
@@ -112,9 +119,11 @@ def _in_endpoints(endpoints: Mapping[str, Any], port: str) -> list[tuple[str, in
 class Outgoing:
     """See the module. ``run`` is background work that closes the session in the end."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, egress: Egress) -> None:
         self._services = services
-        self._session: ClientSession | None = None
+        self._egress = egress
+        self._sessions: dict[bool, ClientSession] = {}
+        """By whether they are confined: a connection is used again by its like only."""
         self._contexts: OrderedDict[tuple[str, str, str], ssl.SSLContext] = OrderedDict()
 
     async def run(self) -> None:
@@ -122,8 +131,8 @@ class Outgoing:
         try:
             await asyncio.Event().wait()
         finally:
-            if self._session is not None:
-                await self._session.close()
+            for session in self._sessions.values():
+                await session.close()
 
     # -- where ---------------------------------------------------------------------------------------------------------
 
@@ -135,7 +144,8 @@ class Outgoing:
 
             parsed = URL(str(url))
             host = parsed.host or ""
-            return Destination(host, parsed.port or 443, host, str(parsed.with_query(None)), parsed.path or "/")
+            shown = str(parsed.with_query(None))
+            return Destination(host, parsed.port or 443, host, shown, parsed.path or "/", _is_confined(cluster))
         service = config.get("service") or {}
         return await self.service(
             cluster,
@@ -148,7 +158,7 @@ class Outgoing:
     async def service(self, cluster: str, namespace: str, name: str, port: int, path: str) -> Destination:
         host, number = await self._services.find(cluster, namespace, name, port)
         server = f"{name}.{namespace}.svc"
-        return Destination(host, number, server, f"https://{server}:{port}{path}", path)
+        return Destination(host, number, server, f"https://{server}:{port}{path}", path, _is_confined(cluster))
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 
@@ -197,7 +207,7 @@ class Outgoing:
         named["Host"] = where.name
         named.setdefault("User-Agent", "fleetplane-apiserver")
         try:
-            async with self._open().request(
+            async with self._open(where.confined).request(
                 method,
                 url,
                 data=body or None,
@@ -215,8 +225,9 @@ class Outgoing:
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection of its own, kept alive and in nobody's pool. Raises CallFailed."""
         try:
+            host = await self._permitted(where) if where.confined else where.host
             reader, writer = await asyncio.open_connection(
-                where.host,
+                host,
                 where.port,
                 ssl=context,
                 server_hostname=where.name,
@@ -228,17 +239,30 @@ class Outgoing:
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return reader, writer
 
-    def _open(self) -> ClientSession:
-        if self._session is None:
+    async def _permitted(self, where: Destination) -> str:
+        """The first address of a host that may be called. Raises OSError."""
+        found = await asyncio.get_running_loop().getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
+        for *_, address in found:
+            if self._egress.permits(str(address[0])):
+                return str(address[0])
+        raise NotAllowed
+
+    def _open(self, confined: bool) -> ClientSession:
+        found = self._sessions.get(confined)
+        if found is None:
             import aiohttp  # noqa: PLC0415
 
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=_CONNECTIONS, limit_per_host=_CONNECTIONS_PER_HOST),
+            found = self._sessions[confined] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=_CONNECTIONS,
+                    limit_per_host=_CONNECTIONS_PER_HOST,
+                    socket_factory=self._egress.make_socket if confined else None,
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
                 auto_decompress=True,
             )
-        return self._session
+        return found
 
     # -- TLS -----------------------------------------------------------------------------------------------------------
 
@@ -269,6 +293,10 @@ class Outgoing:
         return context
 
 
+def _is_confined(cluster: str) -> bool:
+    return cluster != ROOT_CLUSTER
+
+
 def shown_url(config: Mapping[str, Any]) -> str:
     """How a webhook's address is told to people."""
     if config.get("url"):
@@ -293,11 +321,13 @@ def _reason(error: Exception, where: Destination) -> str:
 
     address = f"[{where.host}]:{where.port}" if ":" in where.host else f"{where.host}:{where.port}"
     cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+    if isinstance(cause, NotAllowed):
+        return f"dial tcp {address}: {cause}"
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"tls: failed to verify certificate: x509: {_certificate_problem(cause, where.name)}"
     if isinstance(cause, ssl.SSLError):
         return f"tls: {cause.reason or cause}"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
+    if isinstance(error, aiohttp.ClientConnectorDNSError | socket.gaierror):
         return f"dial tcp: lookup {where.host}: no such host"
     if isinstance(cause, OSError) and cause.errno == errno.ECONNREFUSED:
         return f"dial tcp {address}: connect: connection refused"

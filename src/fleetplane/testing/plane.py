@@ -82,6 +82,7 @@ async def running_server(
     environment: Environment | None = None,
     plugins: Sequence[AdmissionPlugin] = (),
     store: Store | None = None,
+    settings: ServerSettings | None = None,
 ) -> AsyncIterator[TestServer]:
     """A server with the default namespaces, stopped on the way out."""
     world = environment or SystemEnvironment()
@@ -89,7 +90,7 @@ async def running_server(
     try:
         with tempfile.TemporaryDirectory() as directory:
             pki = ensure_pki(Path(directory) / "pki", world)
-            server = assemble(kept, pki, world, ServerSettings(), plugins=plugins)
+            server = assemble(kept, pki, world, settings or ServerSettings(), plugins=plugins)
             async with server.running():
                 made = TestServer(server, kept, pki)
                 await bootstrap(made.client(), Settings(), 6443)

@@ -379,7 +379,7 @@ class _Said:
 
 async def answer_of(said: bytes, **more: Any) -> Answer:
     given = {"protocol": "websocket", "method": "GET", "path": "/", "headers": [], "body": b"", **more}
-    where = Destination("localhost", 1, "there", "there")
+    where = Destination("localhost", 1, "there", "there", "/", confined=False)
     return await switch(cast(Outgoing, _Said(said)), where, ssl.create_default_context(), **given)
 
 
