@@ -1,6 +1,7 @@
 """Vehicles in numbers: switchover on real containers, switchover across nodes, rules, boot to all workloads running.
 
     python bench/vehicles.py switchover [--kills 60]   # as root, with Podman and a static busybox
+    python bench/vehicles.py within [--kills 20]       # the same between two containers of one pod
     python bench/vehicles.py across [--rounds 20]      # simulated nodes on a virtual clock: the protocol's own time
     python bench/vehicles.py rules
     python bench/vehicles.py boot                      # as root, with Podman
@@ -225,6 +226,69 @@ def measure_switchover(options: argparse.Namespace) -> None:
             asyncio.run(switchovers(data, beat, options.kills))
 
 
+# -- switchover within a pod
+
+
+def pair(beat: Path, number: int) -> dict[str, Any]:
+    """A fresh pod for every kill: a container that ends often is started again ever later."""
+    app = brake(beat)
+    spec = app["spec"]["podSpec"]
+    (main,) = spec["containers"]
+    spec["containers"] = [
+        {**main, "name": name, "env": [{"name": "POD_NAME", "value": f"pair-{number}-{name}"}]} for name in "ab"
+    ]
+    return {"metadata": {"name": f"pair-{number}"}, "spec": app["spec"]}
+
+
+async def switchovers_within(data: Path, beat: Path, kills: int) -> None:
+    client = await connect_to(find_access(data / "admin.kubeconfig"))
+    outside, inside = [], []
+    try:
+        for number in range(kills):
+            name, pipes = f"pair-{number}", {}
+            for one in "ab":
+                os.mkfifo(beat / f"{name}-{one}")
+                pipes[one] = os.open(beat / f"{name}-{one}", os.O_RDWR | os.O_NONBLOCK)
+            await client.create(VehPod, pair(beat, number), "default")
+            await until(partial(runs, client, name, 0))
+            await asyncio.sleep(0.2 + random.random() * 0.5)
+            pod = await client.get(PODS, name, "system-application")
+            (active,) = [one for one in pod["status"]["containerStatuses"] if one["name"] == "a"]
+            process = await process_of(active["containerID"].partition("://")[2])
+            drain(pipes["b"])
+            began = time.perf_counter()
+            os.kill(process, signal.SIGKILL)
+            while not readable(pipes["b"]):
+                if time.perf_counter() - began > 30:
+                    raise TimeoutError(f"nobody took over at kill {number}")
+                await asyncio.sleep(0.001)
+            outside.append((time.perf_counter() - began) * 1000)
+            inside.append(float((await until(partial(runs, client, name, 1)))["lastSwitchMs"]))
+            await client.delete(VehPod, name, "default")
+            await until(lambda: no_pods(client))
+            for pipe in pipes.values():
+                os.close(pipe)
+        report("switchover within a pod, killed active to standby's first sign of life (real containers)", outside)
+        report("as the node measured them (the runtime's time of the end to standby seen thawed)", inside)
+    finally:
+        await client.close()
+
+
+async def runs(client: Client, name: str, times: int) -> dict[str, Any] | None:
+    status: dict[str, Any] = (await client.get(VehPod, name, "default")).get("status") or {}
+    seen = int(status.get("switchovers") or 0) >= times and (not times or "lastSwitchMs" in status)
+    return status if status.get("phase") == "Running" and seen else None
+
+
+def measure_within(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        load_image(Path(directory))
+        beat = Path(directory) / "beat"
+        beat.mkdir()
+        with plane(Path(directory)) as (data, _):
+            asyncio.run(switchovers_within(data, beat, options.kills))
+
+
 # -- across nodes
 
 
@@ -311,6 +375,9 @@ def main() -> None:
     command = commands.add_parser("switchover")
     command.add_argument("--kills", type=int, default=60)
     command.set_defaults(run=measure_switchover)
+    command = commands.add_parser("within")
+    command.add_argument("--kills", type=int, default=20)
+    command.set_defaults(run=measure_within)
     command = commands.add_parser("across")
     command.add_argument("--rounds", type=int, default=20)
     command.set_defaults(run=measure_across)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.node.made import NOW, SANDBOX, at, container, deleted, notes, pod, seen, state, up
 
 from fleetplane.node.actions import Action, PauseContainer, StartContainer, StopContainer
-from fleetplane.node.leading import CONDITION, following, told, went_on
+from fleetplane.node.leading import CONDITION, ended, following, told, went_on
 from fleetplane.node.observed import Lead, PodNotes, notes_from_json, notes_to_json
 from fleetplane.node.plan import is_frozen, plan_pod
 from fleetplane.node.runtime import ContainerState
@@ -127,11 +127,37 @@ TRIPLE = pod(
 )
 
 
+def test_the_lead_passes_as_soon_as_the_end_is_told_and_nobody_touches_what_is_over() -> None:
+    stale = seen(state("a"), state("b", "paused"))
+
+    known = ended(PAIR, stale, led("a"), "a-0", at(1))
+
+    assert known is not None
+    assert known.lead == Lead("b", 1, at(1), None, "a-0")
+    assert plan_pod(PAIR, stale, known, at(1)).actions == (PauseContainer("b", "b-0", resume=True),)
+
+
+def test_other_ends_pass_no_lead_on() -> None:
+    stale = seen(state("a"), state("b", "paused"))
+    assert ended(PAIR, stale, led("a"), "b-0", NOW) is None
+    assert ended(PAIR, stale, led("a"), "a-7", NOW) is None
+    assert ended(PAIR, seen(state("a"), state("b")), led("a"), "a-0", NOW) is None
+    assert ended(PAIR, stale, notes(a=up("a")), "a-0", NOW) is None
+    fresh = replace(led("a"), containers={"b": up("b")})
+    assert ended(PAIR, stale, fresh, "a-0", NOW) is None, "it has not come to life yet"
+    shared = pod(container("a"), container("b"), meta=ANNOTATIONS, hostPID=True)
+    assert ended(shared, stale, led("a"), "a-0", NOW) is None
+
+
 class Machine:
-    """A runtime that does one thing at a time; what was begun may come to its end much later."""
+    """A runtime that does one thing at a time; what was begun may come to its end much later.
+
+    ``states`` is what is, ``known`` what was seen of it last.
+    """
 
     def __init__(self) -> None:
         self.states: dict[str, ContainerState] = {}
+        self.known: dict[str, ContainerState] = {}
         self.begun: dict[str, Action] = {}
         self.notes = notes()
         self.now: datetime = NOW
@@ -140,7 +166,15 @@ class Machine:
         self.notes = following(TRIPLE, self.picture(), self.notes, self.now)
 
     def picture(self):
-        return seen(*self.states.values(), sandbox=SANDBOX, busy=tuple(self.begun))
+        return seen(*self.known.values(), sandbox=SANDBOX, busy=tuple(self.begun))
+
+    def refresh(self) -> None:
+        self.known = dict(self.states)
+
+    def tell(self, name: str) -> None:
+        """The runtime says that this container ended, if it has."""
+        if name in self.states and self.states[name].phase == "exited":
+            self.notes = ended(TRIPLE, self.picture(), self.notes, self.states[name].id, self.now) or self.notes
 
     def plan(self) -> None:
         self.look()
@@ -159,6 +193,8 @@ class Machine:
                 self.states[name] = replace(self.states[name], phase="running" if action.resume else "paused")
             case StopContainer():
                 self.crash(name)
+        if action is not None and name in self.states:
+            self.known[name] = self.states[name]
 
     def crash(self, name: str) -> None:
         if name in self.states and self.states[name].phase != "exited":
@@ -167,16 +203,20 @@ class Machine:
     def restart_agent(self) -> None:
         """With the pod's notes, or without them."""
         self.begun.clear()
+        self.refresh()
         self.notes = replace(notes_from_json(notes_to_json(self.notes)), volumes_ready=True)
 
 
 moves = st.lists(
-    st.tuples(st.sampled_from(["plan", "plan", "finish", "finish", "crash", "restart"]), st.sampled_from("abc")),
+    st.tuples(
+        st.sampled_from(["plan", "plan", "finish", "finish", "crash", "tell", "refresh", "restart"]),
+        st.sampled_from("abc"),
+    ),
     max_size=60,
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(moves)
 def test_whatever_ends_and_however_slow_anything_is_two_never_run(story: list[tuple[str, str]]) -> None:
     machine = Machine()
@@ -189,12 +229,17 @@ def test_whatever_ends_and_however_slow_anything_is_two_never_run(story: list[tu
                 machine.finish(name)
             case "crash":
                 machine.crash(name)
+            case "tell":
+                machine.tell(name)
+            case "refresh":
+                machine.refresh()
             case _:
                 machine.restart_agent()
         running = [one.name for one in machine.states.values() if one.phase == "running"]
         assert len(running) <= 1
     for number in range(20):  # left alone, one of them runs and the others stand by
         machine.now = at(100_000 + number * 400.0)
+        machine.refresh()
         machine.plan()
         for name in "abc":
             machine.finish(name)

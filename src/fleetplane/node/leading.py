@@ -6,8 +6,8 @@ liveness probe failed, the lead passes to the first that stands by, and whoever 
 
 All of it is decided here, on the node, from what the runtime says: a container that has exited holds no process, because it
 has a process namespace of its own. So the lead never passes while the leader runs or is being started, and nobody goes
-on while another of them is seen running. Who leads is kept in the pod's notes and shown as the condition
-``node.fleetplane.io/OneActive``.
+on while another of them is seen running. That a leader's first process ended is told before it can be seen; then the
+lead passes at once. Who leads is kept in the pod's notes and shown as the condition ``node.fleetplane.io/OneActive``.
 
 The annotation must not be put on pods that share process namespaces; there nobody is ever thawed in another's place.
 """
@@ -29,10 +29,29 @@ def stands_by(pod: PodView, notes: PodNotes, name: str) -> bool:
     return name in pod.one_active and notes.lead is not None and notes.lead.name != name
 
 
-def may_go_on(pod: PodView, observed: Observed, name: str) -> bool:
+def may_go_on(pod: PodView, observed: Observed, notes: PodNotes, name: str) -> bool:
     """Whether none of the others is seen running."""
     others = [observed.newest(one) for one in pod.one_active if one != name]
-    return name not in pod.one_active or not any(one is not None and one.phase == "running" for one in others)
+    seen = any(one is not None and one.phase == "running" and not end_was_told(notes, one.id) for one in others)
+    return name not in pod.one_active or not seen
+
+
+def end_was_told(notes: PodNotes, container_id: str) -> bool:
+    """Whether this container's end was told, whatever was seen of it last."""
+    return notes.lead is not None and bool(container_id) and notes.lead.after == container_id
+
+
+def ended(pod: PodView, observed: Observed, notes: PodNotes, container_id: str, now: datetime) -> PodNotes | None:
+    """The notes when a container's first process ended just now; ``None`` where that passes no lead on."""
+    lead = notes.lead
+    if lead is None or lead.name not in pod.one_active or not _may_pass(pod, notes):
+        return None
+    newest = observed.newest(lead.name)
+    known = notes.of(lead.name).container_id
+    if newest is None or newest.id != container_id or known != container_id:
+        return None  # not the leader's, or one that has not come to life yet
+    heir = next((one for one in pod.one_active if _waits(one, observed)), None)
+    return None if heir is None else replace(notes, lead=Lead(heir, lead.switches + 1, now, None, container_id))
 
 
 def following(pod: PodView, observed: Observed, notes: PodNotes, now: datetime) -> PodNotes:
@@ -42,14 +61,14 @@ def following(pod: PodView, observed: Observed, notes: PodNotes, now: datetime) 
     lead = notes.lead
     if lead is None or lead.name not in pod.one_active:
         return replace(notes, lead=Lead(_first(pod, observed)))
-    if pod.deleting or notes.failure is not None or pod.shares_processes or not _is_down(lead.name, observed, notes):
+    if not _may_pass(pod, notes) or not _is_down(lead.name, observed, notes):
         return notes
     heir = next((one for one in pod.one_active if _waits(one, observed)), None)
     if heir is None:
         return notes
     newest = observed.newest(lead.name)
-    ended = newest.finished_at if newest is not None and newest.finished_at is not None else now
-    return replace(notes, lead=Lead(heir, lead.switches + 1, ended))
+    since = newest.finished_at if newest is not None and newest.finished_at is not None else now
+    return replace(notes, lead=Lead(heir, lead.switches + 1, since))
 
 
 def went_on(notes: PodNotes, name: str, now: datetime) -> PodNotes:
@@ -72,6 +91,11 @@ def _first(pod: PodView, observed: Observed) -> str:
     states = {one: observed.newest(one) for one in pod.one_active}
     running = [name for name, state in states.items() if state is not None and state.phase == "running"]
     return running[0] if len(running) == 1 else pod.one_active[0]
+
+
+def _may_pass(pod: PodView, notes: PodNotes) -> bool:
+    """Not in a pod that ends, nor where the end of a container proves nothing."""
+    return not pod.deleting and notes.failure is None and not pod.shares_processes
 
 
 def _is_down(name: str, observed: Observed, notes: PodNotes) -> bool:

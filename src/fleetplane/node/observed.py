@@ -85,6 +85,8 @@ class Lead:
     """When the one before ended; None once this one runs."""
     milliseconds: int | None = None
     """How long the last switch took."""
+    after: str = ""
+    """The container (an id) whose end was told and may not have been seen yet: whatever it looks like, it is over."""
 
 
 @dataclass(frozen=True, slots=True)

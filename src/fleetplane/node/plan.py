@@ -29,7 +29,7 @@ from fleetplane.node.actions import (
     StopSandbox,
     UpdateResources,
 )
-from fleetplane.node.leading import may_go_on, stands_by
+from fleetplane.node.leading import end_was_told, may_go_on, stands_by
 from fleetplane.node.observed import SANDBOX, VOLUMES, Backoff, ContainerNotes, Failure, Observed, PodNotes
 from fleetplane.node.pod import ContainerView, PodView, Role
 from fleetplane.node.runtime import ContainerState, Resources
@@ -269,9 +269,9 @@ class _Planner:
 
     def _pause(self, state: ContainerState) -> None:
         frozen = is_frozen(self.pod, self.notes, state.name)
-        if frozen and state.phase == "running":
+        if frozen and state.phase == "running" and not end_was_told(self.notes, state.id):
             self.actions.append(PauseContainer(state.name, state.id))
-        elif not frozen and state.phase == "paused" and may_go_on(self.pod, self.observed, state.name):
+        elif not frozen and state.phase == "paused" and may_go_on(self.pod, self.observed, self.notes, state.name):
             self.actions.append(PauseContainer(state.name, state.id, resume=True))
 
     def _resize(self, container: ContainerView, state: ContainerState, notes: ContainerNotes) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
+from fleetplane.node import leading
 from fleetplane.node.fencing import GROUP, is_thawed
 from fleetplane.node.observed import Promotion
 from fleetplane.node.worker import PodWorker
@@ -33,6 +34,13 @@ class Succession:
 
     def ended(self, worker: PodWorker, container_id: str) -> None:
         """The runtime says that this container's first process ended just now."""
+        passed = leading.ended(
+            worker.pod, worker.observed(), worker.notes, container_id, worker.around.environment.now()
+        )
+        if passed is not None:
+            worker.notes = passed
+            worker.poke()
+            return
         heir = self._workers.get(worker.pod.annotations.get(SUCCESSOR, ""))
         if heir is None or not _has_ended(worker, container_id) or not _waits(heir, worker):
             return
