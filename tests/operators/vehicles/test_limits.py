@@ -248,3 +248,40 @@ async def test_what_a_node_gives_is_not_asked_for_behind_the_operators_back(stag
         await developer.patch(PODS, "sly", reserved, "default")
     await stage.client.patch(PODS, "sly", reserved, "default")
     await developer.patch(PODS, "sly", {"metadata": {"annotations": {"mine": "2"}}}, "default")
+
+
+@staged(nodes=1)
+async def test_how_pods_are_arranged_is_nobody_elses_to_change(stage: Stage) -> None:
+    """Who thaws a standby, or hides the active from its operator, would have made a second active."""
+    app = veh_pod("brake", deploymentPolicy="PassiveRedundant")
+    await stage.client.create(VehDeployment, app, "default")
+    await stage.running("brake", VehDeployment)
+    for namespace in ("system-application", "default"):
+        binding = _edit("developer")
+        binding["roleRef"]["name"] = "cluster-admin"
+        await stage.client.create(ROLE_BINDINGS, binding, namespace)
+    developer = stage.server.client(DEVELOPER)
+    pods = {one["metadata"]["labels"]["vehicles.fleetplane.io/role"]: one for one in await stage.pods()}
+    active, standby = (str(pods[role]["metadata"]["name"]) for role in ("active", "passive"))
+    tries: list[tuple[str, dict[str, Any]]] = [
+        (standby, {"annotations": {"node.fleetplane.io/paused": None}}),
+        (active, {"annotations": {"node.fleetplane.io/successor": None}}),
+        (active, {"annotations": {"vehicles.fleetplane.io/criticality": "D"}}),
+        (active, {"annotations": {"vehicles.fleetplane.io/owner": None}}),
+        (active, {"labels": {"fleetplane.io/owner-uid": None}}),
+    ]
+    for name, change in tries:
+        with pytest.raises(ApiError, match="rule node-annotations"):
+            await developer.patch(PODS, name, {"metadata": change}, "system-application")
+    spoken = {"metadata": {"annotations": {"vehicles.fleetplane.io/output": "{}"}}}
+    await developer.patch(PODS, active, spoken, "system-application")
+
+    uid = pods["passive"]["metadata"]["uid"]
+    for key, value in (
+        ("node.fleetplane.io/successor", uid),
+        ("node.fleetplane.io/group", "x"),
+        ("vehicles.fleetplane.io/criticality", "D"),
+    ):
+        sly = {"metadata": {"name": "sly", "annotations": {key: value}}, "spec": pod_spec()}
+        with pytest.raises(ApiError, match="rule node-annotations"):
+            await developer.create(PODS, sly, "default")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from fleetplane.controller.children import OWNER_UID_LABEL
 from fleetplane.model import objects
 from fleetplane.model.admission import (
     ALLOWED,
@@ -43,6 +44,8 @@ from fleetplane.operators.vehicles.kinds import (
 from fleetplane.operators.vehicles.limits import Profile, Violation, canonical, pod_violations, profile_of
 from fleetplane.operators.vehicles.plan import (
     DEVICES,
+    LEVEL,
+    OWNER,
     PREFIX,
     RESERVATION,
     Dependencies,
@@ -55,7 +58,7 @@ from fleetplane.operators.vehicles.plan import (
     resolve,
     violations,
 )
-from fleetplane.operators.vehicles.redundancy import arrangement_violations
+from fleetplane.operators.vehicles.redundancy import GROUP, PAUSED, SUCCESSOR, arrangement_violations
 
 RESOURCES: Final[Mapping[str, ResourceRef]] = {"DevRes": DevRes, "VehContainerConfig": VehContainerConfig}
 OPERATORS: Final = frozenset(
@@ -65,6 +68,10 @@ OPERATORS: Final = frozenset(
         "system:serviceaccount:piccolo-system:vehicles",
     }
 )
+_ASKED: Final = (DEVICES, RESERVATION, LEVEL, GROUP, SUCCESSOR)
+"""Annotations that give something, to whomever they are put on."""
+_ARRANGED: Final = (*_ASKED, PAUSED, arrangement.ONE_ACTIVE, arrangement.HELD, OWNER)
+"""Annotations of a vehicle pod by which it is arranged with others."""
 _APP_TYPE: Final = PREFIX + "app-type"
 
 
@@ -228,15 +235,23 @@ def _brought(request: AdmissionRequest) -> Mapping[str, Any]:
 
 
 async def _check_asking(request: AdmissionRequest, _reader: Reader) -> Decision:
-    """Devices and realtime are given by name through a VehPod; a pod that asks the node itself gets around the rules."""
+    """Devices, realtime and levels are given through a VehPod; a pod that asks the node itself gets around the rules.
+
+    And what the node is told of an arrangement is nobody else's to change: who thaws a standby has made a second active.
+    """
     if MASTERS_GROUP in request.user.groups and request.user.name not in OPERATORS:
         return ALLOWED
     old, new = objects.annotations(request.old or {}), objects.annotations(request.new or {})
-    changed = [key for key in (DEVICES, RESERVATION) if key in new and new[key] != old.get(key)]
+    changed = [f"annotations[{key}]" for key in _ASKED if key in new and new[key] != old.get(key)]
+    if OWNER in old:
+        changed = [f"annotations[{key}]" for key in _ARRANGED if new.get(key) != old.get(key)]
+        # By this label its pods are found: one that is not found is taken to have stopped.
+        if labels(request.old or {}).get(OWNER_UID_LABEL) != labels(request.new or {}).get(OWNER_UID_LABEL):
+            changed.append(f"labels[{OWNER_UID_LABEL}]")
     if not changed or (request.user.name in OPERATORS and is_ours(request.new or {})):
         return ALLOWED
     text = "is written by the vehicles operator and by administrators only"
-    return refusal(request, [Violation("node-annotations", f"metadata.annotations[{key}]", text) for key in changed])
+    return refusal(request, [Violation("node-annotations", f"metadata.{key}", text) for key in changed])
 
 
 def is_ours(pod: Object) -> bool:
