@@ -519,9 +519,9 @@ class Writes:
     # -- shared --------------------------------------------------------------------------------------------------------
 
     def _read_body(self, call: Call) -> tuple[Object, list[str]]:
-        content_type = call.request.headers.get("content-type", "")
-        obj, strict = decode_object(call.request.body, content_type)
-        if not call.served.custom or media_type(content_type) in YAML_TYPES:
+        body, content_type = call.request.body, call.request.headers.get("content-type", "")
+        obj, strict = decode_object(body, content_type)
+        if media_type(content_type) in YAML_TYPES or (not call.served.custom and b"null" in body):
             obj = meta.drop_nulls(obj)
         return obj, strict
 
