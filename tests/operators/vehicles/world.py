@@ -32,7 +32,7 @@ from fleetplane.client.protocol import Client, Pairs, Transport, Unreachable
 from fleetplane.client.rest import RestClient
 from fleetplane.controller import Manager
 from fleetplane.local_nodes import FLEET_USER
-from fleetplane.model.builtin.types import NODES, PODS
+from fleetplane.model.builtin.types import NODES, PODS, ROLES
 from fleetplane.model.errors import ApiError
 from fleetplane.model.user import UserInfo
 from fleetplane.node.fleet import FleetSettings, SimulatedFleet
@@ -40,6 +40,7 @@ from fleetplane.node.runtime import RuntimeEvent
 from fleetplane.node.simulated import Behaviour
 from fleetplane.operating import prepare_operators
 from fleetplane.operators.vehicles import OPERATOR
+from fleetplane.operators.vehicles.kinds import VehMonitor
 from fleetplane.operators.vehicles.scheduling import Criticality
 from fleetplane.plane import CONTROLLER_USER, InProcessTransport
 from fleetplane.testing import SimulatedEnvironment, TestServer, running_server
@@ -242,10 +243,31 @@ class World:
         if self.chance.random() < 0.3:
             more["devResInfo"] = [{"devName": "cam", "devDestPath": "/dev/x"}]
         if kind is VehPod:
-            return veh_pod(name, app_type, **more)
+            return veh_pod(name, app_type, **more, **self._arranged(more["podSpec"]))
+        if self.chance.random() < 0.15:
+            return veh_deployment(name, "Monitoring", app_type, **more, **self._watched())
         more["replicas"] = self.chance.choice((0, 2, 3))
         more["placement"] = self.chance.choice(("Any", "SameNode", "Spread", "Spread"))
         return veh_deployment(name, self.chance.choice(("PassiveRedundant", "passiveRedundant", "")), app_type, **more)
+
+    def _arranged(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """Now and then several containers in the pod, and a policy among them. Changes the pod spec."""
+        policy = self.chance.choice(("", "", "PassiveRedundant", "ActiveRedundant", "NModularRedundant", "Monitoring"))
+        if policy == "Monitoring":
+            return {"deploymentPolicy": policy, **self._watched()}
+        if policy:
+            small = {"requests": {"cpu": "50m"}}
+            spec["containers"] = [{"name": name, "image": "app:1", "resources": small} for name in "abc"]
+        return {"deploymentPolicy": policy}
+
+    def _watched(self) -> dict[str, Any]:
+        """With heartbeats nobody gives, sometimes: such a watcher is lost again and again."""
+        primary, watcher = ({"name": name, "image": "app:1"} for name in ("primary", "watcher"))
+        block: dict[str, Any] = {"primaryContainer": [primary], "watcherContainer": watcher}
+        if self.chance.random() < 0.3:
+            block["heartbeatSeconds"] = 2
+        loss = self.chance.choice(("Restart", "Degrade", "SafeState"))
+        return {"monitoring": block, "watcherLoss": loss}
 
     async def _depend(self) -> None:
         client = self.client
@@ -384,7 +406,10 @@ class World:
 
     async def _left(self) -> bool:
         left = [one for kind in (VehPod, VehDeployment) for one in (await self.client.list(kind, "default")).items]
-        return bool(left) or any([(await self.client.list(PODS, space)).items for space in SPACES])
+        for space in SPACES:
+            for kind in (PODS, VehMonitor, ROLES):
+                left += (await self.client.list(kind, space)).items
+        return bool(left)
 
 
 def _ends(pod: Any) -> bool:
