@@ -72,7 +72,7 @@ class Story:
     def object(self, kind: str, name: str) -> Any:
         return json.loads(self.cli("get", kind, name, "-o", "json", check=False) or "{}")
 
-    def make(self, workers: int) -> None:
+    def make(self, workers: int, **more: Any) -> None:
         limits = {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "50m", "memory": "100Mi"}}
         roles = [("m", "master"), *((f"w{number}", "worker") for number in range(workers))]
         nodes = [{"name": name, "image": self.image, "role": role, "resources": limits} for name, role in roles]
@@ -88,7 +88,7 @@ class Story:
             "apiVersion": "vk8s.sktelecom.com/v1alpha1",
             "kind": "Vk8s",
             "metadata": {"name": "one", "annotations": {OPEN: "true"}},
-            "spec": {"nodes": nodes},
+            "spec": {"nodes": nodes, **more},
         }
         file = self.directory / "one.json"
         file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": [volumes, vcluster]}))
@@ -198,3 +198,36 @@ def test_what_is_inside_survives_pausing_scaling_and_restarting(story: Story) ->
         time.sleep(0.5)
     story.until("Running")
     assert "kept=yes" in story.tenant("get", "namespace", "default", "--show-labels")
+
+
+@pytest.mark.soak
+def test_a_new_cluster_begins_with_the_state_of_one_that_is_gone(story: Story) -> None:
+    story.make(workers=1)
+    story.until("Running")
+    story.tenant("label", "namespace", "default", "kept=yes")
+    old = json.loads(story.tenant("get", "nodes", "-o", "json"))["items"]
+    authority = base64.b64decode(story.object("secret", "one-kubeconfig")["data"]["value"])
+    access = ["--kubeconfig", str(story.plane.kubeconfig)]
+    run([*CLI, "vcluster", "snapshot", *access, "one", "--name", "before"])
+    taken = story.object("vk8ssnapshot", "before")["status"]
+    assert (taken["phase"], taken["mode"]) == ("Done", "pods"), taken
+    left = ["podman", "ps", "--quiet", "--filter", "label=io.kubernetes.pod.name=m-0"]
+    for container in run(left).split():
+        assert (
+            run(["podman", "exec", container, "sh", "-c", "ls /vk8s-backup | grep -c snapshot || true"]).strip() == "0"
+        )
+    story.gone()
+
+    story.make(workers=1, restoreFrom="before")
+    found = story.until("Running")
+
+    assert found["status"]["restoredFrom"] == "before"
+    assert "kept=yes" in story.tenant("get", "namespace", "default", "--show-labels")
+    nodes = json.loads(story.tenant("get", "nodes", "-o", "json"))["items"]
+    assert sorted(one["metadata"]["name"] for one in nodes) == ["m-0", "w0-0"]
+    uids = [{one["metadata"]["uid"] for one in some} for some in (old, nodes)]
+    assert not uids[0] & uids[1], "the nodes are others"
+    assert hello(story) == "hi\n"
+    ours = base64.b64decode(story.object("secret", "one-kubeconfig")["data"]["value"])
+    line = next(one for one in ours.splitlines() if b"certificate-authority-data" in one)
+    assert line in authority.splitlines(), "whoever had access to the old one trusts the new one"

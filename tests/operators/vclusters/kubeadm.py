@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -48,7 +49,10 @@ class FakeNodes:
     old_scripts: bool = False
     last_used: str = ""
     password: bytes = b""
-    snapshots: dict[str, bytes] = field(default_factory=dict)
+    state: dict[str, bytes] = field(default_factory=dict)
+    files: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    takes_snapshots: bool = True
+    largest: int = 0
     remote: set[asyncio.Task[Outcome]] = field(default_factory=set)
 
     async def run(
@@ -97,8 +101,9 @@ class FakeNodes:
             self.busy.discard(pod)
             return Outcome(1, "", "it does not work today")
         match words:
-            case ("./init-kubernetes.sh", _, _):
+            case ("./init-kubernetes.sh", _, _, *file):
                 assert pod not in self.up, "kubeadm init on a running control plane"
+                self.state[pod] = self.files[pod, file[0]] if file else b""
                 self.inits[pod] += 1
                 self.begun.add(pod)
                 self.up.add(pod)
@@ -109,6 +114,27 @@ class FakeNodes:
                 self.begun.discard(pod)
                 self.accounts.discard(pod)
                 self.configs.pop(pod, None)
+            case ("test", "-x", "./snapshot.sh") | ("grep", "-q", "vk8s-begins-with-snapshot", _):
+                return Outcome(0 if self.takes_snapshots else 1)
+            case ("./snapshot.sh", file):
+                self.files[pod, file] = self.state[pod]
+            case ("stat", _, _, file):
+                return Outcome(0, str(len(self.files[pod, file])))
+            case ("dd", source, size, at, *_) if source.startswith("if="):
+                length, number = int(size.removeprefix("bs=")), int(at.removeprefix("skip="))
+                data = self.files[pod, source.removeprefix("if=")][length * number : length * (number + 1)]
+                self.largest = max(self.largest, len(data))
+                return Outcome(0, data=data)
+            case ("dd", target, size, at, "conv=notrunc"):
+                begin = int(size.removeprefix("bs=")) * int(at.removeprefix("seek="))
+                file = target.removeprefix("of=")
+                self.files[pod, file] = self.files[pod, file][:begin] + stdin
+            case ("./make-file", file):
+                self.files[pod, file] = b""
+            case ("sha256sum", file):
+                return Outcome(0, f"{hashlib.sha256(self.files[pod, file]).hexdigest()}  {file}\n")
+            case ("rm", "-f", file):
+                self.files.pop((pod, file), None)
             case ("test", "-e", "/etc/kubernetes/kubelet.conf"):
                 return Outcome(0 if pod in self.accounts else 1)
             case ("test", "-e", _):

@@ -145,8 +145,7 @@ async def test_a_snapshot_that_was_tampered_with_is_not_restored(stage: Stage) -
     await stage.make("two", mode="logical", restoreFrom="before")
 
     async def told() -> str:
-        conditions = (await stage.status("two")).get("conditions") or ()
-        return next((one["message"] for one in conditions if one["type"] == "Ready"), "")
+        return why(await stage.status("two"), "Ready")
 
     assert await stage.until(told) == "snapshot before is not as it was taken"
     assert not await stage.find(SECRETS, "two-kubeconfig"), "nobody gets into half a cluster"
@@ -154,9 +153,86 @@ async def test_a_snapshot_that_was_tampered_with_is_not_restored(stage: Stage) -
 
 @staged()
 async def test_what_cannot_be_taken_says_so(stage: Stage) -> None:
+    stage.machines.takes_snapshots = False
     await stage.make("pods", annotations=OPEN, nodes=nodes(0))
-    assert "keep their state on volumes" in (await snapshot(stage, "pods"))["message"]
+    await stage.phase("pods", "Running", timeout=600)
+    assert (await snapshot(stage, "pods"))["message"].startswith("the node image has no snapshot.sh")
     assert "no virtual cluster nobody" in (await snapshot(stage, "nobody", "other"))["message"]
+
+
+STATE = bytes(range(256)) * 7000
+"""More than two pieces, and no text."""
+
+
+def why(status: Object, condition: str) -> str:
+    return next((one["message"] for one in status.get("conditions") or () if one["type"] == condition), "")
+
+
+async def pods_with_state(stage: Stage) -> Object:
+    await stage.make("one", annotations=OPEN, nodes=nodes(0))
+    await stage.phase("one", "Running", timeout=600)
+    stage.machines.state["m-0"] = STATE
+    return await snapshot(stage, "one")
+
+
+@staged()
+async def test_a_cluster_of_pods_begins_with_the_state_of_another(stage: Stage) -> None:
+    status = await pods_with_state(stage)
+    assert (status["phase"], status["mode"], status["bytes"], status["parts"]) == ("Done", "pods", len(STATE), 3)
+    assert status["image"] == nodes(0)[0]["image"]
+    assert stage.machines.files == {}, "the keys of a cluster do not lie about"
+    assert stage.machines.largest == snapshots.PART_BYTES
+    await stage.client.delete(Vk8s, "one", "default")
+    await stage.gone(Vk8s, "one")
+    stage.machines.up.clear()
+    stage.machines.begun.clear()
+    stage.machines.state.clear()
+
+    await stage.make("two", annotations=OPEN, nodes=nodes(1), restoreFrom="before")
+    status = await stage.phase("two", "Running", timeout=600)
+
+    assert stage.machines.state["m-0"] == STATE
+    assert status["restoredFrom"] == "before"
+    assert stage.machines.files == {}
+    assert stage.machines.inits["m-0"] == 2, "once for each cluster"
+
+
+@staged()
+async def test_a_snapshot_is_taken_once_though_it_is_cut_off(stage: Stage) -> None:
+    tries = iter([True, False])
+    stage.machines.fails = lambda _pod, command: command == "stat" and next(tries, False)
+
+    failed = await pods_with_state(stage)
+    assert (failed["phase"], failed["message"]) == ("Failed", "stat ended with exit code 1: it does not work today")
+    assert stage.machines.files == {}
+    assert (await snapshot(stage, "one", "again"))["phase"] == "Done"
+
+
+@staged()
+async def test_a_state_is_only_for_the_image_it_is_of(stage: Stage) -> None:
+    await pods_with_state(stage)
+    other = [{**one, "image": "registry:5000/kink:v1.22-ubuntu", "name": f"o-{one['name']}"} for one in nodes(0)]
+    await stage.make("two", annotations=OPEN, nodes=other, restoreFrom="before")
+    status = await stage.phase("two", "Fail", timeout=600)
+    assert "give the master that one" in why(status, "Degraded")
+    assert "o-m-0" not in stage.machines.inits
+
+    await stage.make("three", mode="logical", restoreFrom="before")
+
+    async def told() -> str:
+        return why(await stage.status("three"), "Ready")
+
+    assert "only such a one can begin with it" in await stage.until(told)
+
+
+@staged()
+async def test_an_image_that_would_begin_empty_is_not_run(stage: Stage) -> None:
+    await pods_with_state(stage)
+    stage.machines.takes_snapshots = False
+    await stage.make("two", annotations=OPEN, nodes=[{**nodes(0)[0], "name": "other"}], restoreFrom="before")
+    status = await stage.phase("two", "Fail", timeout=600)
+    assert "cannot begin with a snapshot" in why(status, "Degraded")
+    assert "other-0" not in stage.machines.inits
 
 
 @staged()

@@ -34,7 +34,7 @@ def controllers(manager: Manager, machines: Machines | None = None) -> Iterable[
     return [
         VirtualClusters(manager, guests, machines).controller(),
         Tenants(manager).controller(),
-        Snapshots(manager).controller(),
+        Snapshots(manager, machines).controller(),
         Pods(manager, guests, copies).controller(),
         *(one(manager, guests).controller() for one in (Services, Claims, Events, Nodes)),
     ]

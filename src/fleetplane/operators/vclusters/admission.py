@@ -86,8 +86,6 @@ def problems(spec: Mapping[str, Any], name: str = "") -> Iterator[FieldError]:
         yield FieldError.invalid("spec.nodes", masters, why)
     if pods:
         yield from _skew_problems(nodes)
-    if pods and spec.get("restoreFrom"):
-        yield FieldError.forbidden("spec.restoreFrom", "only logical clusters begin with a snapshot")
     yield from _port_problems(spec, pods)
     yield from _network_problems(view.kubernetes.pod_network_cidr, view.kubernetes.service_cidr)
     yield from _kubeflow_problems(spec, pods, nodes)

@@ -34,8 +34,5 @@ class PodMachines:
                     body=stdin,
                 )
             )
-        return Outcome(answer["exitCode"], _text(answer["stdout"]), _text(answer["stderr"]))
-
-
-def _text(encoded: str) -> str:
-    return base64.b64decode(encoded).decode("utf-8", "replace")
+        said, complained = (base64.b64decode(answer[channel]) for channel in ("stdout", "stderr"))
+        return Outcome(answer["exitCode"], said.decode("utf-8", "replace"), complained.decode("utf-8", "replace"), said)

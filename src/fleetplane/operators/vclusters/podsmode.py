@@ -6,7 +6,7 @@ machine goes; then the objects, then the steps. Deleting goes sets and Services 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from fleetplane.client.protocol import Client
@@ -28,6 +28,8 @@ from fleetplane.operators.vclusters.guests import delete
 from fleetplane.operators.vclusters.images import minor_of
 from fleetplane.operators.vclusters.kinds import DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR, RESTARTED_AT, Vk8s
 from fleetplane.operators.vclusters.plan import Decision, Observed, Record, Step, Wanted
+from fleetplane.operators.vclusters.snapshots import restore_state
+from fleetplane.operators.vclusters.states import State
 from fleetplane.operators.vclusters.steps import Machines, Site, StepFailed, StepPending, Steps
 
 PORT_AGAIN: Final = 15.0
@@ -172,8 +174,18 @@ class PodsMode:
             kubeflow_port=machines.target_port(port) if port is not None else 0,
             password=lambda: accounts.kubeflow_password(context, vcluster),
             save_kubeconfig=lambda text: accounts.save_kubeconfig(context, vcluster, text),
+            restore=self._restoring(context, vcluster, master.image) if spec.restore_from else None,
             reservations=self.reservations(context, vcluster),
         )
+
+    def _restoring(
+        self, context: Context[Vk8s], vcluster: Vk8s, image: str
+    ) -> Callable[[Machines, str, str], Awaitable[None]]:
+        async def restore(nodes: Machines, pod: str, file: str) -> None:
+            state = State(nodes, vcluster.namespace, pod, file)
+            await restore_state(context.client, vcluster.namespace, vcluster.spec.restore_from, image, state)
+
+        return restore
 
     async def _scale_in(self, context: Context[Vk8s], vcluster: Vk8s) -> bool:
         """Nodes that are no longer wanted leave their cluster before their machine goes. False: it was cut off."""
@@ -281,12 +293,19 @@ class _Round:
                 "mode": "pods",
                 "vnodeKubernetesSetupStatuses": nodes,
                 "restartedAt": vcluster.annotations.get(RESTARTED_AT, ""),
+                **self._restored(wanted, seen),
             },
             *conditions(wanted, seen, decision),
         )
         if was != decision.phase:
             warning = decision.phase == "Fail"
             self._context.event(decision.phase.replace(" ", ""), decision.message or decision.phase, warning=warning)
+
+    def _restored(self, wanted: Wanted, seen: Observed) -> Object:
+        """What the control plane began with, once it is there."""
+        begun = [one for chain in plan.chains(wanted) for one in chain if one.name == plan.CONTROL_PLANE]
+        source = self._vcluster.spec.restore_from
+        return {"restoredFrom": source} if source and all(plan.is_done(one, wanted, seen) for one in begun) else {}
 
 
 def conditions(wanted: Wanted, seen: Observed, decision: Decision) -> list[Condition]:

@@ -27,6 +27,7 @@ ADMIN_CONF: Final = "/etc/kubernetes/admin.conf"
 CA: Final = "/etc/kubernetes/pki/ca.crt"
 KUBELET_CONF: Final = "/var/lib/kubelet/config.yaml"
 KUBELET_ACCOUNT: Final = "/etc/kubernetes/kubelet.conf"
+RESTORED: Final = "/vk8s-backup/restored"
 INIT_SECONDS: Final = 1200.0
 READY_SECONDS: Final = 600.0
 KUBEFLOW_SECONDS: Final = 3600.0
@@ -55,9 +56,12 @@ class StepPending(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
+    """``data`` is the output as it was, ``stdout`` what it says as text."""
+
     code: int
     stdout: str = ""
     stderr: str = ""
+    data: bytes = b""
 
 
 class Machines(Protocol):
@@ -84,6 +88,8 @@ class Site:
     kubeflow_port: int = 0
     password: Callable[[], Awaitable[str]] | None = None
     save_kubeconfig: Callable[[str], Awaitable[None]] | None = None
+    restore: Callable[[Machines, str, str], Awaitable[None]] | None = None
+    """Brings the snapshot the cluster begins with into a pod, as a file. Raises StepFailed."""
     reservations: Mapping[str, str | None] = field(default_factory=dict)
     """By node: the text that makes its kubelet offer its limits and no more; empty where nothing is limited."""
 
@@ -165,11 +171,20 @@ class Steps:
                 raise StepPending(5)
             await self._exclusively(site, site.master, ["sh", "-c", _RESET, "reset-kubernetes.sh"], timeout=300)
         command = ["sh", "-c", _INIT, "init-kubernetes.sh", site.pod_cidr, site.service_cidr]
+        if site.restore is not None:
+            script = ["grep", "-q", "vk8s-begins-with-snapshot", "./init-kubernetes.sh"]
+            if (await self._run(site, site.master, script)).code != 0:
+                why = "the node image's init-kubernetes.sh cannot begin with a snapshot; take an image that can"
+                raise StepFailed(why, permanent=True)
+            await site.restore(self._machines, pod_name(site.master), RESTORED)
+            command.append(RESTORED)
         try:
             await self._exclusively(site, site.master, command, timeout=INIT_SECONDS)
         except StepFailed as failure:
             if not await self._is_up(site):
                 raise StepFailed(str(failure), permanent=True) from None
+        if site.restore is not None:
+            await self._run(site, site.master, ["rm", "-f", RESTORED])
 
     async def _until(
         self, look: Awaitable[bool], before: Record, now: float, limit: float, why: str, *, every: float = 2
@@ -199,7 +214,7 @@ class Steps:
         command = [*_KUBECTL, "taint", "nodes", "--all", f"{_role_key(site.minor)}-"]
         result = await self._run(site, site.master, command)
         if result.code != 0 and "not found" not in result.stderr + result.stdout:
-            raise StepFailed(_told(command, result))
+            raise StepFailed(told(command, result))
 
     async def _kubeconfig(self, site: Site) -> None:
         result = await self._do(site, site.master, ["cat", ADMIN_CONF])
@@ -269,19 +284,18 @@ class Steps:
         self, site: Site, node: str, command: Sequence[str], *, stdin: bytes = b"", timeout: float = SHORT
     ) -> None:
         """A command beside which no other such command runs on the node, not even one whose caller has died."""
-        held = ["flock", "--nonblock", "--close", f"--conflict-exit-code={_BUSY}", _LOCK]
-        result = await self._run(site, node, [*held, *command], stdin=stdin, timeout=timeout)
-        if result.code in {_BUSY, _BEGUN}:
+        result = await self._run(site, node, alone(command), stdin=stdin, timeout=timeout)
+        if is_busy(result):
             raise StepPending(5)
         if result.code != 0:
-            raise StepFailed(_told(command, result))
+            raise StepFailed(told(command, result))
 
     async def _do(
         self, site: Site, node: str, command: Sequence[str], *, stdin: bytes = b"", timeout: float = SHORT
     ) -> Outcome:
         result = await self._run(site, node, command, stdin=stdin, timeout=timeout)
         if result.code != 0:
-            raise StepFailed(_told(command, result))
+            raise StepFailed(told(command, result))
         return result
 
     async def _run(
@@ -300,6 +314,18 @@ _RESET: Final = (
     f"kubectl --kubeconfig={ADMIN_CONF} get --raw=/livez >/dev/null 2>&1 && exit {_BEGUN}; exec ./reset-kubernetes.sh"
 )
 """Both look once more under the lock: whoever held it until now may have begun, or come to its end."""
+
+
+def alone(command: Sequence[str]) -> list[str]:
+    """The command, beside which no other such command runs on its node."""
+    return ["flock", "--nonblock", "--close", f"--conflict-exit-code={_BUSY}", _LOCK, *command]
+
+
+def is_busy(result: Outcome) -> bool:
+    """Whether another such command still runs, or has done it."""
+    return result.code in {_BUSY, _BEGUN}
+
+
 _KUBECTL: Final = ("kubectl", f"--kubeconfig={ADMIN_CONF}")
 
 
@@ -331,7 +357,7 @@ def join_configuration(parsed: re.Match[str], name: str, minor: int | None) -> b
     )
 
 
-def _told(command: Sequence[str], result: Outcome) -> str:
+def told(command: Sequence[str], result: Outcome) -> str:
     """For people: which command, its code and its last words; never what went in."""
     last = (result.stderr.strip() or result.stdout.strip()).rpartition("\n")[2][:200]
     name = (command[3] if command[:2] == ["sh", "-c"] else command[0]).removeprefix("./")
