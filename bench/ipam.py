@@ -13,14 +13,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
-from fleetplane.client.http import connect_to
-from fleetplane.client.kubeconfig import find_access
+from planes import plane
+
 from fleetplane.client.protocol import Client
 from fleetplane.model.builtin.types import CUSTOM_RESOURCE_DEFINITIONS
 from fleetplane.model.kind import crd_manifest
@@ -115,23 +113,8 @@ async def main() -> None:
     parser.add_argument("--writers", type=int, default=32)
     options = parser.parse_args()
     alone()
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        command = [
-            *("-m", "fleetplane.interfaces.cli", "up", "--data-dir", name, "--port", "0"),
-            *("--runtime", "none", "--nodes", "0", "--operators", "network"),
-        ]
-        plane = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
-        try:
-            assert plane.stdout is not None
-            line = await asyncio.wait_for(plane.stdout.readline(), 60)
-            assert line.startswith(b"ready"), line
-            client = await connect_to(find_access(directory / "admin.kubeconfig"))
-            await on_a_plane(client, options.claims, options.writers, plane.pid)
-            await client.close()
-        finally:
-            plane.terminate()
-            await plane.wait()
+    async with plane("--runtime", "none", "--nodes", "0", "--operators", "network") as made:
+        await on_a_plane(made.client, options.claims, options.writers, made.pid)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ import base64
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+
+from planes import plane
 
 from fleetplane.client.http import connect_to
 from fleetplane.client.kubeconfig import find_access
@@ -81,8 +82,7 @@ async def sample(client: Client, name: str, nodes: int, directory: Path) -> dict
     return took
 
 
-async def measure(options: argparse.Namespace, directory: Path) -> None:
-    client = await connect_to(find_access(directory / "admin.kubeconfig"))
+async def measure(options: argparse.Namespace, client: Client, directory: Path) -> None:
     volumes = {"provisioner": "fleetplane.io/host-path", "parameters": {"path": str(directory / "volumes")}}
     volumes["volumeBindingMode"] = "WaitForFirstConsumer"
     await client.create(STORAGE_CLASSES, {"metadata": {"name": "local-path"}, **volumes})
@@ -90,7 +90,6 @@ async def measure(options: argparse.Namespace, directory: Path) -> None:
     for number in range(options.samples):
         for what, seconds in (await sample(client, f"bench-{number}", options.nodes, directory)).items():
             found[what].append(seconds)
-    await client.close()
     print(f"{options.nodes} nodes, {options.samples} samples, seconds")
     for what, values in found.items():
         print(f"{what:<20} median {statistics.median(values):6.1f}   max {max(values):6.1f}")
@@ -106,20 +105,8 @@ def main() -> None:
 
 
 async def bench(options: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        command = [
-            *("-m", "fleetplane.interfaces.cli", "up", "--data-dir", name, "--port", "0"),
-            *("--runtime", "podman", "--operators", "vclusters"),
-        ]
-        plane = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
-        try:
-            assert plane.stdout is not None
-            line = await asyncio.wait_for(plane.stdout.readline(), 60)
-            assert line.startswith(b"ready"), line
-            await measure(options, Path(name))
-        finally:
-            plane.terminate()
-            await plane.wait()
+    async with plane("--runtime", "podman", "--operators", "vclusters") as made:
+        await measure(options, made.client, made.directory)
 
 
 if __name__ == "__main__":

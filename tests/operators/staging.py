@@ -11,11 +11,31 @@ from typing import Any, TypeVar
 from fleetplane.client.protocol import Client
 from fleetplane.controller import Operator
 from fleetplane.model.builtin.types import CUSTOM_RESOURCE_DEFINITIONS
-from fleetplane.model.objects import is_condition_true
+from fleetplane.model.errors import ApiError
+from fleetplane.model.objects import Object, is_condition_true
+from fleetplane.model.resources import ResourceRef
 from fleetplane.testing import run_virtually
 
 Stage = TypeVar("Stage")
+Found = TypeVar("Found")
 Story = Callable[[Stage], Awaitable[None]]
+
+
+async def until(what: Callable[[], Awaitable[Found]], *, timeout: float = 120.0) -> Found:
+    """What it finds, once that is something. Raises TimeoutError."""
+    async with asyncio.timeout(timeout):
+        while not (found := await what()):
+            await asyncio.sleep(0.05)
+    return found
+
+
+async def find(client: Client, resource: ResourceRef, name: str, namespace: str | None = "default") -> Object:
+    """The object, or an empty one."""
+    try:
+        return await client.get(resource, name, namespace)
+    except ApiError as error:
+        assert error.code == 404
+        return {}
 
 
 async def define(client: Client, operator: Operator) -> None:

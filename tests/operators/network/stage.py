@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.operators.staging import define, running, told_on
+from tests.operators.staging import define, find, running, told_on, until
 
 from fleetplane.client.protocol import Client
 from fleetplane.controller.metrics import Metrics
-from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object
 from fleetplane.operating import prepare_operators
 from fleetplane.operators.network import network
@@ -26,19 +24,10 @@ class Stage:
     client: Client
     environment: SimulatedEnvironment
 
-    async def until(self, what: Callable[[], Awaitable[Any]], *, timeout: float = 120.0) -> Any:
-        async with asyncio.timeout(timeout):
-            while not (found := await what()):
-                await asyncio.sleep(0.05)
-        return found
+    until = staticmethod(until)
 
     async def find(self, resource: Any, name: str, namespace: str | None = "default") -> Object:
-        """The object, or an empty one."""
-        try:
-            return await self.client.get(resource, name, namespace)
-        except ApiError as error:
-            assert error.code == 404
-            return {}
+        return await find(self.client, resource, name, namespace)
 
     async def pool(self, name: str = "pool", **spec: Any) -> Object:
         return await self.client.create(IPPool, {"metadata": {"name": name}, "spec": spec})

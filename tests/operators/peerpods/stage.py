@@ -5,20 +5,18 @@ Everything runs on a virtual clock, so waiting costs nothing.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.operators.staging import define, running, told_on
+from tests.operators.staging import define, find, running, told_on, until
 
 from fleetplane.client.protocol import Client
 from fleetplane.controller import Manager
 from fleetplane.controller.metrics import Metrics
 from fleetplane.local_nodes import FLEET_USER
 from fleetplane.model.builtin.types import CONFIG_MAPS, NODES, SECRETS
-from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, condition
 from fleetplane.node.fleet import FleetSettings, SimulatedFleet
 from fleetplane.operating import prepare_operators
@@ -43,19 +41,10 @@ class Stage:
     fleet: SimulatedFleet
     cloud: SimulatedCloud
 
-    async def until(self, what: Callable[[], Awaitable[Any]], *, timeout: float = 120.0) -> Any:
-        async with asyncio.timeout(timeout):
-            while not (found := await what()):
-                await asyncio.sleep(0.05)
-        return found
+    until = staticmethod(until)
 
     async def find(self, resource: Any, name: str, namespace: str | None = "default") -> Object:
-        """The object, or an empty one."""
-        try:
-            return await self.client.get(resource, name, namespace)
-        except ApiError as error:
-            assert error.code == 404
-            return {}
+        return await find(self.client, resource, name, namespace)
 
     async def config(self, name: str = "one", *, namespace: str = "default", **spec: Any) -> Object:
         wanted = {"metadata": {"name": name}, "spec": {"nodeSelector": EVERY_NODE, **spec}}

@@ -5,7 +5,6 @@ Everything runs on a virtual clock, so waiting costs nothing.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -15,7 +14,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from multidict import CIMultiDict
-from tests.operators.staging import define, running, told_on
+from tests.operators.staging import define, find, running, told_on, until
 from tests.operators.vclusters.kubeadm import FakeNodes
 
 from fleetplane.apiserver.http import Request, Response
@@ -25,7 +24,6 @@ from fleetplane.controller.metrics import Metrics
 from fleetplane.local_nodes import FLEET_USER
 from fleetplane.model import yaml as kube_yaml
 from fleetplane.model.builtin.types import SECRETS
-from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object
 from fleetplane.model.user import UserInfo
 from fleetplane.node.fleet import FleetSettings, SimulatedFleet
@@ -49,19 +47,10 @@ class Stage:
     fleet: SimulatedFleet
     machines: FakeNodes
 
-    async def until(self, what: Callable[[], Awaitable[Any]], *, timeout: float = 120.0) -> Any:
-        async with asyncio.timeout(timeout):
-            while not (found := await what()):
-                await asyncio.sleep(0.05)
-        return found
+    until = staticmethod(until)
 
     async def find(self, resource: Any, name: str, namespace: str | None = "default", cluster: str = "root") -> Object:
-        """The object, or an empty one."""
-        try:
-            return await self.client.in_cluster(cluster).get(resource, name, namespace)
-        except ApiError as error:
-            assert error.code == 404
-            return {}
+        return await find(self.client.in_cluster(cluster), resource, name, namespace)
 
     async def make(self, name: str = "one", *, annotations: dict[str, str] | None = None, **spec: Any) -> Object:
         meta = {"name": name, "annotations": annotations or {}}

@@ -5,19 +5,17 @@ Everything runs on a virtual clock, so waiting costs nothing.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.operators.staging import define, running, told_on
+from tests.operators.staging import define, find, running, told_on, until
 
 from fleetplane.client.protocol import Client
 from fleetplane.controller import Manager
 from fleetplane.local_nodes import FLEET_USER
 from fleetplane.model.builtin.types import PODS
-from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, condition
 from fleetplane.model.user import UserInfo
 from fleetplane.node.fleet import FleetSettings, SimulatedFleet
@@ -41,17 +39,10 @@ class Stage:
     manager: Manager
     fleet: SimulatedFleet
 
-    async def until(self, what: Callable[[], Awaitable[bool]], *, timeout: float = 120.0) -> None:
-        async with asyncio.timeout(timeout):
-            while not await what():
-                await asyncio.sleep(0.05)
+    until = staticmethod(until)
 
     async def pod(self, name: str, namespace: str = "system-application") -> Object | None:
-        try:
-            return await self.client.get(PODS, name, namespace)
-        except ApiError as error:
-            assert error.code == 404
-            return None
+        return await find(self.client, PODS, name, namespace) or None
 
     async def pods(self, namespace: str = "system-application") -> list[Object]:
         return (await self.client.list(PODS, namespace)).items
