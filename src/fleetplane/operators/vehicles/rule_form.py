@@ -57,7 +57,7 @@ def source_violations(spec: Mapping[str, Any]) -> list[Violation]:
 
 async def _check_rule(request: AdmissionRequest, _reader: Reader) -> Decision:
     spec = (request.new or {}).get("spec") or {}
-    if is_deleting(request.new or {}):
+    if not _says_something_new(request):
         return ALLOWED
     if problems := rule_violations(spec):
         return refusal(request, problems)
@@ -68,8 +68,16 @@ async def _check_rule(request: AdmissionRequest, _reader: Reader) -> Decision:
 
 
 async def _check_source(request: AdmissionRequest, _reader: Reader) -> Decision:
+    if not _says_something_new(request):
+        return ALLOWED
     problems = source_violations((request.new or {}).get("spec") or {})
-    return refusal(request, problems) if problems and not is_deleting(request.new or {}) else ALLOWED
+    return refusal(request, problems) if problems else ALLOWED
+
+
+def _says_something_new(request: AdmissionRequest) -> bool:
+    """What is stored already is not held against who labels or deletes it."""
+    new = request.new or {}
+    return not is_deleting(new) and (request.old is None or request.old.get("spec") != new.get("spec"))
 
 
 PLUGINS: Final = (

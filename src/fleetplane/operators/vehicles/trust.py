@@ -58,8 +58,11 @@ def class_violations(app_type: Mapping[str, Any]) -> list[Violation]:
 
 
 async def _check_class(request: AdmissionRequest, _reader: Reader) -> Decision:
-    problems = class_violations(request.new or {})
-    return refusal(request, problems) if problems and not is_deleting(request.new or {}) else ALLOWED
+    new = request.new or {}
+    if is_deleting(new) or (request.old is not None and request.old.get("spec") == new.get("spec")):
+        return ALLOWED
+    problems = class_violations(new)
+    return refusal(request, problems) if problems else ALLOWED
 
 
 async def _check_application(request: AdmissionRequest, reader: Reader) -> Decision:
