@@ -255,6 +255,18 @@ async def test_a_process_id_that_was_given_to_somebody_else_is_not_hit(
     assert stranger.poll() is None
 
 
+async def test_who_was_seen_first_under_an_id_stays_the_one_that_is_meant(
+    agent: Agent, victims: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meant = victims()
+    await agent.hold(held("meant", meant.pid, until=now() + LONG))
+    monkeypatch.setattr("fleetplane.node.guard.began", lambda _pid: 1)  # as if the id had been given away since
+
+    await agent.hold(held("meant", meant.pid, until=now()))
+
+    assert await death(meant) == -signal.SIGKILL
+
+
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
 async def test_it_outlives_its_agent_with_all_its_group_and_one_that_hangs(
     end: signal.Signals, agent: Agent, victims: Any

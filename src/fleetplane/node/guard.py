@@ -199,9 +199,13 @@ class WatchdogProcess:
         self._connected = asyncio.Event()
         self._heard = asyncio.Condition()
         self._last = 0
+        self._began: dict[tuple[str, int], int] = {}
+        """Start times as first seen: what has the same id later may be somebody else's."""
 
     async def hold(self, pods: Sequence[Held], *, stay: bool, start: bool) -> None:
-        named = [asdict(replace(one, processes=tuple(map(_identified, one.processes)))) for one in pods]
+        seen = {(one.id, one.pid) for pod in pods for one in pod.processes if one.pid > 0}
+        self._began = {key: self._began.get(key) or began(key[1]) for key in seen}
+        named = [asdict(replace(pod, processes=tuple(map(self._identified, pod.processes)))) for pod in pods]
         writer = await self._writer(start=start)
         self._number += 1
         number = self._number
@@ -211,6 +215,9 @@ class WatchdogProcess:
             await self._heard.wait_for(lambda: self._last >= number or self._streams is None)
         if self._last < number:
             raise ConnectionError("it has ended")
+
+    def _identified(self, process: HeldProcess) -> HeldProcess:
+        return replace(process, began=self._began.get((process.id, process.pid), 0))
 
     async def fenced(self) -> frozenset[str]:
         await self._connected.wait()
@@ -287,10 +294,6 @@ async def end_watchdog(volatile: Path) -> None:
             writer.write(b'{"end": true}\n')
             await reader.read()
     writer.close()
-
-
-def _identified(process: HeldProcess) -> HeldProcess:
-    return replace(process, began=began(process.pid)) if process.pid > 0 else process
 
 
 async def _connected(volatile: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

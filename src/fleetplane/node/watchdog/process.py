@@ -159,6 +159,8 @@ class Watchdog:
     # What is killed
 
     def _fence(self) -> None:
+        """All are killed before anything is written down: a disk may be slow."""
+        killed = []
         for pod in self.watch.due(clock(), connected=bool(self._peers)):
             found, refused = 0, ""
             for process in pod.processes:
@@ -167,12 +169,14 @@ class Watchdog:
                     found, refused = found + more, why or refused
             if found and not refused and pod.uid not in self._fenced:
                 self._fenced.append(pod.uid)
-                self._record(pod)
-                for descriptor in self._peers:
-                    self._say(descriptor, {"fenced": self._fenced})
+                killed.append(pod)
             if refused and pod.uid not in self._refused:
                 self._refused.add(pod.uid)
                 log(f"pod {pod.key} cannot be killed, and is tried again: {refused}")
+        for descriptor in self._peers if killed else ():
+            self._say(descriptor, {"fenced": self._fenced})
+        for pod in killed:
+            self._record(pod)
 
     def _kill(self, process: Process) -> tuple[int, str]:
         if process.pid > 0:
@@ -186,7 +190,7 @@ class Watchdog:
         return found, refused
 
     def _record(self, pod: Pod) -> None:
-        """For the next agent: whole or not at all, private, and only after the deed (a disk may be slow)."""
+        """For the next agent: whole or not at all, and private."""
         log(f"pod {pod.key} was killed: it promised to be dead {pod.seconds:g} s after the last renewal")
         record = {"uid": pod.uid, "pod": pod.key, "seconds": pod.seconds, "at": int(time.time())}
         path = os.path.join(self._records, f"{pod.uid}.json")
