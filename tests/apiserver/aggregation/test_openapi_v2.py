@@ -145,11 +145,15 @@ async def test_a_server_that_never_answers_is_available_all_the_same(api: TestSe
         assert not has_gadgets(await document(api))
 
 
-async def test_all_together_add_only_so_much(api: TestServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_together_add_only_so_much_at_a_time(api: TestServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "MAX_CLUSTER", 100)
     async with elsewhere(api) as (_, other):
         while len(other.asked) < 3:
             await asyncio.sleep(0.01)
 
         assert not has_gadgets(await document(api))
-    assert other.asked[-1] == '"1"'
+        assert other.asked[-1] == '"1"'
+
+        monkeypatch.setattr(fetching, "MAX_CLUSTER", 100_000)
+
+        assert has_gadgets(await document(api, has_gadgets))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 from collections import OrderedDict
 from typing import Final
 
@@ -36,15 +37,15 @@ class SwaggerFetcher:
         self._registry = registry
         self._proxy = proxy
         self._reading = asyncio.Lock()
-        self._useless: OrderedDict[tuple[str, Remote], str] = OrderedDict()
-        """Documents that were looked at in vain, by their tags."""
+        self._useless: OrderedDict[tuple[str, Remote], tuple[str, float]] = OrderedDict()
+        """Documents that were looked at in vain: their tags, and for how many bytes there would have to be room."""
 
     async def fetch(self, cluster: str, remote: Remote) -> Swagger | None:
         """What to serve from now on: the very object that is served while nothing has changed. Raises nothing."""
         served = self._registry.remote(cluster).get((remote.group, remote.version))
         known = None if served is None else served.swagger
         headers = {"Accept": "application/json"}
-        tag = self._useless.get((cluster, remote)) if known is None else known.tag
+        tag = self._seen_in_vain(cluster, remote) if known is None else known.tag
         if tag:
             headers["If-None-Match"] = tag
         try:
@@ -68,21 +69,28 @@ class SwaggerFetcher:
     async def _read(self, cluster: str, remote: Remote, tag: str, document: bytes) -> Swagger | None:
         from fleetplane.apiserver.aggregation import swagger  # noqa: PLC0415 - loaded where others serve something
 
+        needed = math.inf
         async with self._reading:
             try:
                 made = await asyncio.to_thread(swagger.cut_bytes, document, remote.group, remote.version)
-                if self._others(cluster, remote) + len(made) > MAX_CLUSTER:
+                needed = len(made)
+                if self._others(cluster, remote) + needed > MAX_CLUSTER:
                     raise swagger.Unusable(
                         f"other servers' documents together would be larger than {MAX_CLUSTER} bytes"
                     )
             except swagger.Unusable as error:
                 log.warning("the OpenAPI v2 of APIService %s is not merged into ours: %s", remote.name, error)
-                self._useless[cluster, remote] = tag
+                self._useless[cluster, remote] = tag, needed
                 if len(self._useless) > _REMEMBERED:
                     self._useless.popitem(last=False)
                 return None
         self._useless.pop((cluster, remote), None)
         return Swagger(tag, made)
+
+    def _seen_in_vain(self, cluster: str, remote: Remote) -> str:
+        """The tag of a document that need not be looked at again; empty when there may be room for it now."""
+        tag, needed = self._useless.get((cluster, remote), ("", 0))
+        return tag if self._others(cluster, remote) + needed > MAX_CLUSTER else ""
 
     def _others(self, cluster: str, remote: Remote) -> int:
         """Bytes the others add."""
