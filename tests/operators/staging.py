@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
 from fleetplane.client.protocol import Client
-from fleetplane.controller import Operator
+from fleetplane.controller import Manager, Operator
+from fleetplane.controller.metrics import Metrics
+from fleetplane.local_nodes import FLEET_USER
 from fleetplane.model.builtin.types import CUSTOM_RESOURCE_DEFINITIONS
 from fleetplane.model.errors import ApiError
 from fleetplane.model.objects import Object, is_condition_true
 from fleetplane.model.resources import ResourceRef
-from fleetplane.testing import run_virtually
+from fleetplane.node.fleet import FleetSettings, SimulatedFleet
+from fleetplane.operating import prepare_operators
+from fleetplane.plane import CONTROLLER_USER
+from fleetplane.testing import SimulatedEnvironment, TestServer, run_virtually, running_server
+from fleetplane.workloads.assembly import controllers
 
 Stage = TypeVar("Stage")
 Found = TypeVar("Found")
@@ -61,6 +68,37 @@ async def running(*runs: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A plane with the built-in controllers, simulated nodes, and one operator under its own account (``manager``)."""
+
+    server: TestServer
+    client: Client
+    manager: Manager
+    fleet: SimulatedFleet
+
+
+@asynccontextmanager
+async def whole_plane(
+    operator: Operator,
+    environment: SimulatedEnvironment,
+    nodes: int,
+    settings: FleetSettings | None = None,
+    options: Callable[[TestServer], dict[str, Any]] = lambda _: {},
+) -> AsyncIterator[Whole]:
+    """``options`` are what the built-in controllers are told besides."""
+    async with running_server(environment=environment, plugins=operator.admission) as server:
+        client = server.client()
+        await define(client, operator)
+        builtin = Manager(server.client(CONTROLLER_USER), environment=environment, cluster=None)
+        builtin.add(*controllers(builtin, **options(server)))
+        fleet = SimulatedFleet(server.client(FLEET_USER), nodes, environment, settings)
+        (manager,) = await prepare_operators(client, [operator], server.client, environment, Metrics())
+        async with running(builtin.run(), fleet.run(), manager.run()):
+            await fleet.ready.wait()
+            yield Whole(server, client, manager, fleet)
 
 
 def told_on(

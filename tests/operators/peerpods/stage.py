@@ -10,24 +10,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.operators.staging import define, find, running, told_on, until
+from tests.operators.staging import find, told_on, until, whole_plane
 
 from fleetplane.client.protocol import Client
 from fleetplane.controller import Manager
-from fleetplane.controller.metrics import Metrics
-from fleetplane.local_nodes import FLEET_USER
 from fleetplane.model.builtin.types import CONFIG_MAPS, NODES, SECRETS
 from fleetplane.model.objects import Object, condition
 from fleetplane.node.fleet import FleetSettings, SimulatedFleet
-from fleetplane.operating import prepare_operators
 from fleetplane.operators.peerpods import peer_pods
 from fleetplane.operators.peerpods.kinds import VM_RESOURCE, PeerPod, PeerPodConfig
 from fleetplane.operators.peerpods.orphans import Sweeping
 from fleetplane.operators.peerpods.providers import PROVIDERS
 from fleetplane.operators.peerpods.providers.simulated import SimulatedCloud
-from fleetplane.plane import CONTROLLER_USER
-from fleetplane.testing import SimulatedEnvironment, TestServer, running_server
-from fleetplane.workloads.assembly import controllers
+from fleetplane.testing import SimulatedEnvironment, TestServer
 
 EVERY_NODE: dict[str, str] = {}
 
@@ -120,16 +115,8 @@ async def stage(*, seed: int = 0, nodes: int = 3) -> AsyncIterator[Stage]:
     environment = SimulatedEnvironment(seed)
     cloud = SimulatedCloud(environment)
     peerpods = peer_pods({**PROVIDERS, "simulated": cloud.factory}, sweeping=Sweeping(interval=60, grace=120))
-    async with running_server(environment=environment, plugins=peerpods.admission) as server:
-        client = server.client()
-        await define(client, peerpods)
-        builtin = Manager(server.client(CONTROLLER_USER), environment=environment, cluster=None)
-        builtin.add(*controllers(builtin))
-        fleet = SimulatedFleet(server.client(FLEET_USER), nodes, environment, FleetSettings())
-        (manager,) = await prepare_operators(client, [peerpods], server.client, environment, Metrics())
-        async with running(builtin.run(), fleet.run(), manager.run()):
-            await fleet.ready.wait()
-            yield Stage(server, client, environment, manager, fleet, cloud)
+    async with whole_plane(peerpods, environment, nodes, FleetSettings()) as made:
+        yield Stage(made.server, made.client, environment, made.manager, made.fleet, cloud)
 
 
 def staged(**arguments: Any) -> Callable[[Callable[[Stage], Awaitable[None]]], Callable[[], None]]:

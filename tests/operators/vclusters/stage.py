@@ -14,26 +14,21 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from multidict import CIMultiDict
-from tests.operators.staging import define, find, running, told_on, until
+from tests.operators.staging import find, told_on, until, whole_plane
 from tests.operators.vclusters.kubeadm import FakeNodes
 
 from fleetplane.apiserver.http import Request, Response
 from fleetplane.client.protocol import Client
 from fleetplane.controller import Manager
-from fleetplane.controller.metrics import Metrics
-from fleetplane.local_nodes import FLEET_USER
 from fleetplane.model import yaml as kube_yaml
 from fleetplane.model.builtin.types import SECRETS
 from fleetplane.model.objects import Object
 from fleetplane.model.user import UserInfo
 from fleetplane.node.fleet import FleetSettings, SimulatedFleet
-from fleetplane.operating import prepare_operators
 from fleetplane.operators.vclusters import OPERATOR
 from fleetplane.operators.vclusters import controllers as controllers_of
 from fleetplane.operators.vclusters.kinds import Vk8s
-from fleetplane.plane import CONTROLLER_USER
-from fleetplane.testing import SimulatedEnvironment, TestServer, running_server
-from fleetplane.workloads.assembly import controllers
+from fleetplane.testing import SimulatedEnvironment, TestServer
 
 USER = UserInfo("developer", groups=("system:authenticated",))
 
@@ -103,17 +98,13 @@ async def stage(*, seed: int = 0, nodes: int = 2, settings: FleetSettings | None
     machines = FakeNodes()
     operator = replace(OPERATOR, controllers=lambda manager: controllers_of(manager, machines))
     environment = SimulatedEnvironment(seed)
-    async with running_server(environment=environment, plugins=OPERATOR.admission) as server:
-        client = server.client()
-        await define(client, OPERATOR)
-        builtin = Manager(server.client(CONTROLLER_USER), environment=environment, cluster=None)
+
+    def options(server: TestServer) -> dict[str, Any]:
         authority = server.pki.authority_pem.decode()
-        builtin.add(*controllers(builtin, root_certificate=authority, certificates=server.server.certificates))
-        fleet = SimulatedFleet(server.client(FLEET_USER), nodes, environment, settings)
-        (manager,) = await prepare_operators(client, [operator], server.client, environment, Metrics())
-        async with running(builtin.run(), fleet.run(), manager.run()):
-            await fleet.ready.wait()
-            yield Stage(server, client, environment, manager, fleet, machines)
+        return {"root_certificate": authority, "certificates": server.server.certificates}
+
+    async with whole_plane(operator, environment, nodes, settings, options) as made:
+        yield Stage(made.server, made.client, environment, made.manager, made.fleet, machines)
 
 
 def staged(**arguments: Any) -> Callable[[Callable[[Stage], Awaitable[None]]], Callable[[], None]]:

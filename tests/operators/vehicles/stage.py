@@ -10,22 +10,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.operators.staging import define, find, running, told_on, until
+from tests.operators.staging import find, told_on, until, whole_plane
 
 from fleetplane.client.protocol import Client
 from fleetplane.controller import Manager
-from fleetplane.local_nodes import FLEET_USER
 from fleetplane.model.builtin.types import PODS
 from fleetplane.model.objects import Object, condition
 from fleetplane.model.user import UserInfo
 from fleetplane.node.fleet import FleetSettings, SimulatedFleet
-from fleetplane.operating import prepare_operators
 from fleetplane.operators.vehicles import OPERATOR
 from fleetplane.operators.vehicles.kinds import DevRes, VehContainerConfig, VehDeployment, VehPod
 from fleetplane.operators.vehicles.scheduling import Criticality
-from fleetplane.plane import CONTROLLER_USER
-from fleetplane.testing import SimulatedEnvironment, TestServer, running_server
-from fleetplane.workloads.assembly import controllers
+from fleetplane.testing import SimulatedEnvironment, TestServer
 from fleetplane.workloads.scheduler.plugins import Plugins
 
 DEVELOPER = UserInfo("developer", groups=("system:authenticated",))
@@ -80,16 +76,9 @@ class Stage:
 @asynccontextmanager
 async def stage(*, seed: int = 0, nodes: int = 2, settings: FleetSettings | None = None) -> AsyncIterator[Stage]:
     environment = SimulatedEnvironment(seed)
-    async with running_server(environment=environment, plugins=OPERATOR.admission) as server:
-        client = server.client()
-        await define(client, OPERATOR)
-        manager = Manager(server.client(CONTROLLER_USER), environment=environment, cluster=None)
-        manager.add(*controllers(manager, scheduler_plugins=Plugins.of([Criticality()])))
-        (vehicles,) = await prepare_operators(client, [OPERATOR], server.client, environment, manager.metrics)
-        fleet = SimulatedFleet(server.client(FLEET_USER), nodes, environment, settings)
-        async with running(manager.run(), vehicles.run(), fleet.run()):
-            await fleet.ready.wait()
-            yield Stage(server, client, environment, vehicles, fleet)
+    options = {"scheduler_plugins": Plugins.of([Criticality()])}
+    async with whole_plane(OPERATOR, environment, nodes, settings, lambda _: options) as made:
+        yield Stage(made.server, made.client, environment, made.manager, made.fleet)
 
 
 def staged(**arguments: Any) -> Callable[[Callable[[Stage], Awaitable[None]]], Callable[[], None]]:

@@ -5,7 +5,7 @@ Services and claims go down and their state comes up; events about the host's po
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from fleetplane.client.protocol import Client
@@ -65,20 +65,27 @@ def host_claim(claim: Mapping[str, Any], guest: Guest) -> Object:
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": marked, "spec": made}
 
 
+def _of_guests(
+    name: str, resource: ResourceType, reconcile: Callable[[Request], Awaitable[Result | None]]
+) -> Controller:
+    """For objects of any guest that have a copy in the host's cluster: a change of either is looked at."""
+    return Controller(
+        name,
+        resource,
+        reconcile,
+        watches=[Watch(resource, to_guest, labels=OWNER_UID)],
+        predicate=any_change,
+        everywhere=True,
+        resync=None,
+    )
+
+
 class Services:
     def __init__(self, manager: Manager, guests: Guests) -> None:
         self._guests = guests
 
     def controller(self) -> Controller:
-        return Controller(
-            "vcluster-services",
-            SERVICES,
-            self.reconcile,
-            watches=[Watch(SERVICES, to_guest, labels=OWNER_UID)],
-            predicate=any_change,
-            everywhere=True,
-            resync=None,
-        )
+        return _of_guests("vcluster-services", SERVICES, self.reconcile)
 
     async def reconcile(self, request: Request) -> Result | None:
         guest = self._guests.guest(request.cluster) if request.cluster != ROOT else None
@@ -115,15 +122,7 @@ class Claims:
         self._copies = manager.informer(PERSISTENT_VOLUME_CLAIMS, labels=OWNER_UID)
 
     def controller(self) -> Controller:
-        return Controller(
-            "vcluster-claims",
-            PERSISTENT_VOLUME_CLAIMS,
-            self.reconcile,
-            watches=[Watch(PERSISTENT_VOLUME_CLAIMS, to_guest, labels=OWNER_UID)],
-            predicate=any_change,
-            everywhere=True,
-            resync=None,
-        )
+        return _of_guests("vcluster-claims", PERSISTENT_VOLUME_CLAIMS, self.reconcile)
 
     async def reconcile(self, request: Request) -> Result | None:
         guest = self._guests.guest(request.cluster) if request.cluster != ROOT else None
