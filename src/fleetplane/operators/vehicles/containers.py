@@ -262,7 +262,8 @@ def _primary(pod_name: str, name: str, pod: Object | None) -> Object:
     """What the watcher is told of a primary."""
     found = container_of(pod, name)
     made: Object = {"name": name, "pod": pod_name, "restarts": int(found.get("restartCount") or 0)}
-    made["state"] = _state(found, held=False, waits=False) if found else ""
+    if found:
+        made["state"] = _state(found, held=False, waits=False)
     if node := ((pod or {}).get("spec") or {}).get("nodeName"):
         made["node"] = node
     return made

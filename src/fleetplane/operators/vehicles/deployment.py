@@ -534,7 +534,7 @@ def _watched(wanted: list[Object], there: Mapping[str, Object], on_loss: str, wa
 def _primary(name: str, pod: Object | None) -> Object:
     """What the watcher is told of a primary."""
     if pod is None:
-        return {"name": name, "pod": name, "state": ""}
+        return {"name": name, "pod": name}
     found = instance(pod, "", plan.phase_of(pod))
     return {**found, "pod": name}
 

@@ -155,7 +155,8 @@ def verdicts_of(spec: Mapping[str, Any]) -> dict[str, Object]:
     """What the watcher says of each primary: the fields of an instance."""
     found: dict[str, Object] = {}
     for one in spec.get("verdicts") or ():
-        found[str(one.get("primary"))] = {"verdict": str(one.get("verdict")), "message": str(one.get("message") or "")}
+        said = {key: str(one[key]) for key in ("verdict", "message") if one.get(key)}
+        found[str(one.get("primary"))] = said
     return found
 
 

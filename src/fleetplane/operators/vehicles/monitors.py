@@ -60,9 +60,9 @@ class Watched(NamedTuple):
         return {
             "name": self.name,
             "watcher": self.pulse,
-            "request": asked,
-            "outcome": str(outcome.get("state") or ""),
-            "rule": str(outcome.get("rule") or ""),
+            "request": asked or None,
+            "outcome": outcome.get("state"),
+            "rule": outcome.get("rule"),
             "stopped": self.held,
         }
 
@@ -175,7 +175,7 @@ class Monitors:
             fields = answer.status if answer is not None else monitoring.finished(current, targets) or {}
             return {
                 "watcher": pulse,
-                "watchedBy": watcher.target,
+                "watchedBy": watcher.target or None,
                 "primaries": primaries,
                 "allowedActions": allowed,
                 "heartbeatSeconds": float(spec.get("heartbeatSeconds") or 0),
@@ -199,7 +199,7 @@ class Monitors:
         if key in self._since and target == watcher.target:
             return since
         self._since[key] = (watcher.target, now)
-        if status.get("watcher") == monitoring.ALIVE and status.get("watchedBy") == watcher.target:
+        if status.get("watcher") == monitoring.ALIVE and (status.get("watchedBy") or "") == watcher.target:
             self._beats[key] = now
         else:
             self._beats.pop(key, None)
