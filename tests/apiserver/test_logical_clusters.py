@@ -180,6 +180,16 @@ async def test_credentials_of_a_dead_cluster_mean_nothing_to_its_successor(api: 
     assert await as_holder(api, cert, "/clusters/one/api/v1/secrets") == 401
 
 
+async def test_a_name_is_free_as_soon_as_its_cluster_has_gone(api: TestServer) -> None:
+    """Also while the server's own view of its clusters is a moment behind."""
+    uids = set()
+    for _ in range(30):
+        uids.add((await opened(api, "one"))["metadata"]["uid"])
+        await closed(api, "one")
+
+    assert len(uids) == 30
+
+
 async def test_credentials_last_as_long_as_asked_for(api: TestServer) -> None:
     await opened(api, "one")
 

@@ -120,7 +120,7 @@ def assemble(
                 [
                     *namespace_plugins(namespaces, cluster_id),
                     *definition_plugins(registry, clusters, environment),
-                    logical_cluster_plugin(clusters),
+                    logical_cluster_plugin(),
                     reserved_namespace_plugin(),
                     *security.plugins(),
                     *builtin.plugins,

@@ -40,10 +40,6 @@ class Clusters:
         """A cluster that is about to be: whoever sees its objects may ask for its name, nobody can reach it yet."""
         self._names[cluster_id] = name
 
-    def has(self, name: str) -> bool:
-        """Whether the name is taken, be it by a cluster that is being removed."""
-        return name in self._ids or name in self._names.values()
-
     def retire(self, cluster_id: str) -> None:
         """Answer no more requests for a cluster; it keeps its name until it is removed."""
         name = self._names.get(cluster_id)

@@ -111,13 +111,13 @@ def served_logical_clusters() -> Served:
     )
 
 
-def logical_cluster_plugin(clusters: Clusters) -> AdmissionPlugin:
-    """Only root has logical clusters, and some names are taken."""
+def logical_cluster_plugin() -> AdmissionPlugin:
+    """Only root has logical clusters, and some names are taken from the beginning."""
 
     async def admit(request: AdmissionRequest, _reader: Reader) -> Decision:
         if request.cluster != ROOT_CLUSTER:
             return Decision(denial=errors.ApiError(403, "logical clusters are made in the root cluster only"))
-        if request.name in (ROOT_CLUSTER, ALL_CLUSTERS) or clusters.has(request.name):
+        if request.name in (ROOT_CLUSTER, ALL_CLUSTERS):
             return Decision(
                 denial=errors.already_exists(LOGICAL_CLUSTERS.plural, request.name, group=LOGICAL_CLUSTERS.group)
             )
