@@ -106,7 +106,6 @@ class OpenApi:
             return Response(200, encoded, _V2_ANSWER, headers)
         return Response(200, body, JSON, headers)
 
-
     def _v2_document(self, cluster: str) -> Object:
         document = v2_document(self._registry.all(cluster))
         remote = self._registry.remote(cluster)
