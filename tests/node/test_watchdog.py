@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -369,6 +370,7 @@ async def test_it_is_small_and_knows_no_secret(agent: Agent, victims: Any, monke
 async def test_one_that_hangs_holds_up_no_start_for_long(
     agent: Agent, victims: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, "fleetplane.node.guard")
     pods = [held("active", victims().pid, until=now() + LONG)]
     guarding = Guarding(agent.holder, lambda: (list(pods), True), now, lambda _uids: None)
     guarding.begin()

@@ -21,6 +21,10 @@ LARGEST_ANSWER: Final = 64 * 1024 * 1024
 Answer = TypeVar("Answer")
 
 
+_LATE: Final = "context deadline exceeded"
+"""What runtimes written in Go say of our deadline, inside errors of other codes, where they notice it first."""
+
+
 class Late(RuntimeFailure):
     """The time given was not enough."""
 
@@ -63,7 +67,7 @@ class CriApi:
         said = str(error.details() or error.code().name)
         if error.code() is codes.NOT_FOUND:
             return NotThere(said)
-        if error.code() is codes.DEADLINE_EXCEEDED:
+        if error.code() is codes.DEADLINE_EXCEEDED or _LATE in said:
             return Late(said)
         if error.code() is codes.UNAVAILABLE:
             return RuntimeFailure(f"the container runtime does not answer at {self.socket}: {said}")
