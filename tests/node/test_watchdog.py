@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -213,8 +214,11 @@ async def test_who_is_not_renewed_is_killed_and_written_down(agent: Agent, victi
             await asyncio.sleep(0.01)
 
     assert (standby.poll(), late.poll()) == (None, None)
-    (record,) = agent.records.iterdir()
-    assert record.name == "active.json"
+    record = agent.records / "active.json"
+    async with asyncio.timeout(30):
+        while not record.exists():  # said first, then written down
+            await asyncio.sleep(0.01)
+    assert [one.name for one in agent.records.iterdir()] == [record.name]
     assert record.stat().st_mode & 0o777 == 0o600
     assert orjson.loads(record.read_bytes())["pod"] == "default/active"
 
@@ -385,6 +389,27 @@ async def test_one_that_hangs_holds_up_no_start_for_long(
         assert "its watchdog is missing" in caplog.text
     finally:
         os.kill(watchdog, signal.SIGCONT)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_one_that_was_killed_before_it_answered_is_replaced(agent: Agent, victims: Any) -> None:
+    """It closes its connections before its socket: who comes in between is never accepted, and reset."""
+    directory = os.open(agent.volatile, os.O_PATH)
+    pods = [held("active", victims().pid, until=now() + LONG)]
+    guarding = Guarding(agent.holder, lambda: (list(pods), True), now, lambda _uids: None)
+    guarding.begin()
+    with socket.socket(socket.AF_UNIX) as dying:
+        dying.bind(f"/proc/self/fd/{directory}/{process.SOCKET}")
+        os.close(directory)
+        dying.listen()
+        running = asyncio.create_task(guarding.run())
+        await guarding.arm()
+        assert agent.pids() == []
+
+    async with asyncio.timeout(30):
+        while not agent.pids():
+            await asyncio.sleep(0.02)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 

@@ -223,10 +223,10 @@ class WatchdogProcess:
         await self._connected.wait()
         if self._streams is None:
             raise ConnectionError("it has ended")
-        line = await self._streams[0].readline()
         try:
-            said: dict[str, Any] = orjson.loads(line)
-        except orjson.JSONDecodeError:
+            said: dict[str, Any] = orjson.loads(await self._streams[0].readline())
+        except (OSError, ValueError):
+            # One that was killed with words unread resets the connection instead of ending it.
             await self._lost()
             raise ConnectionError("it has ended") from None
         async with self._heard:
