@@ -13,9 +13,9 @@ from fleetplane.client.protocol import Client
 from fleetplane.model.builtin.types import NODES
 from fleetplane.model.environment import SystemEnvironment
 from fleetplane.model.errors import ApiError
+from fleetplane.model.networks import Network
 from fleetplane.model.pod_networks import OWN, refused
 from fleetplane.model.user import UserInfo
-from fleetplane.node.addresses import Network
 from fleetplane.node.agreement import agreement
 from fleetplane.node.network import Choose, choose_networks
 from fleetplane.node.nodekeeper import NodeKeeper

@@ -47,7 +47,7 @@ from fleetplane.apiserver.readers import StoreReader, Views
 from fleetplane.apiserver.registry import Registry
 from fleetplane.apiserver.security import compose_security
 from fleetplane.apiserver.server import ApiServer, Limits, Parts
-from fleetplane.apiserver.services import ServiceAllocator, parse_networks
+from fleetplane.apiserver.services import ServiceAllocator, service_networks
 from fleetplane.apiserver.shared import SharedLayer
 from fleetplane.apiserver.storage import ObjectStorage
 from fleetplane.apiserver.streaming.handlers import stream_handlers
@@ -240,7 +240,7 @@ def _readers(reader: StoreReader, plugins: Sequence[AdmissionPlugin], views: Vie
 
 
 def _services(settings: ServerSettings, environment: Environment) -> ServiceAllocator:
-    return ServiceAllocator(parse_networks(settings.service_cidrs), settings.node_ports, environment)
+    return ServiceAllocator(service_networks(settings.service_cidrs), settings.node_ports, environment)
 
 
 def _nothing() -> None:

@@ -13,8 +13,9 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Final
 
+from fleetplane.model.networks import Network, is_within, parse_networks
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 SETTING: Final = "tenant_calls"
 _NEVER_BY_DEFAULT: Final[Sequence[Network]] = [
@@ -56,8 +57,8 @@ class Egress:
 
     def __init__(self, allowed: str = "") -> None:
         """Raises ValueError for what is no CIDR."""
-        self._allowed = parse_cidrs(allowed)
-        self._explicit = [one for one in self._allowed if any(_within(one, never) for never in _NEVER_BY_DEFAULT)]
+        self._allowed = parse_networks(allowed)
+        self._explicit = [one for one in self._allowed if any(is_within(one, never) for never in _NEVER_BY_DEFAULT)]
 
     def permits(self, host: str) -> bool:
         """Whether an IP address may be called."""
@@ -75,17 +76,6 @@ class Egress:
         if not self.permits(str(address[0])):
             raise NotAllowed
         return socket.socket(family, kind, protocol)
-
-
-def parse_cidrs(text: str) -> list[Network]:
-    """Raises ValueError for what is none."""
-    return [ipaddress.ip_network(one.strip()) for one in text.split(",") if one.strip()]
-
-
-def _within(one: Network, other: Network) -> bool:
-    if isinstance(one, ipaddress.IPv4Network):
-        return isinstance(other, ipaddress.IPv4Network) and one.subnet_of(other)
-    return isinstance(other, ipaddress.IPv6Network) and one.subnet_of(other)
 
 
 def _meant(address: Address) -> Address:

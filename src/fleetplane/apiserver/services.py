@@ -14,14 +14,13 @@ from typing import Any
 from fleetplane.model import errors
 from fleetplane.model.environment import Environment
 from fleetplane.model.errors import FieldError
+from fleetplane.model.networks import Network, parse_networks
 from fleetplane.model.objects import Object
 from fleetplane.store.protocol import Claim
 
 ADDRESS_SCOPE = "service/spec.clusterIP"
 PORT_SCOPE = "service/spec.ports.nodePort"
 _TRIES = 64
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class ServiceAllocator:
@@ -203,9 +202,9 @@ def _port_key(port: Object) -> tuple[Any, Any]:
     return port.get("protocol") or "TCP", port.get("port")
 
 
-def parse_networks(text: str) -> list[Network]:
+def service_networks(text: str) -> list[Network]:
     """Comma-separated CIDRs, at most one per family, in order of preference. Raises ValueError."""
-    networks = [ipaddress.ip_network(one.strip()) for one in text.split(",") if one.strip()]
+    networks = parse_networks(text)
     if not networks or len({net.version for net in networks}) != len(networks):
         raise ValueError("give one CIDR per IP family")
     return networks

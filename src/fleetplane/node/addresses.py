@@ -11,7 +11,7 @@ import ipaddress
 from collections import deque
 from collections.abc import Sequence
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from fleetplane.model.networks import Network
 
 HARD_LIMIT = 65_534
 """Addresses used of one network: pods per node are few, and a /64 has more than memory."""

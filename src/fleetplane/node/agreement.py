@@ -23,9 +23,9 @@ from fleetplane.model import objects
 from fleetplane.model.builtin.types import NODES
 from fleetplane.model.environment import Environment
 from fleetplane.model.errors import ApiError
+from fleetplane.model.networks import Network
 from fleetplane.model.objects import Object
 from fleetplane.model.pod_networks import refused
-from fleetplane.node.addresses import Network
 from fleetplane.node.network import Agree, Choose
 from fleetplane.node.registration import NodeDescription, node_object
 

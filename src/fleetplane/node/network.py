@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from fleetplane.node.addresses import AddressesExhausted, AddressPool, Network
+from fleetplane.model.networks import Network, is_within, overlap
+from fleetplane.node.addresses import AddressesExhausted, AddressPool
 from fleetplane.node.files import read_json, write_private
 from fleetplane.node.host_ports import HostPorts
 from fleetplane.node.processes import CommandFailure, run_command
@@ -133,7 +134,7 @@ def choose_networks(wanted: Sequence[str], used: Iterable[Network], start: int =
         count = 1 << (prefix - network.prefixlen)
         for number in range(min(count, 4096)):
             candidate = _part(network, prefix, (start + number) % count)
-            if not any(_overlap(candidate, one) for one in taken):
+            if not any(overlap(candidate, one) for one in taken):
                 chosen.append(candidate)
                 break
         else:
@@ -150,15 +151,8 @@ def _part(network: Network, prefix: int, number: int) -> Network:
 def _parts(networks: Sequence[Network], wanted: Sequence[Network]) -> bool:
     """Whether these are a part of each wanted network, in the same order."""
     return len(networks) == len(wanted) and all(
-        one.version == whole.version and one.subnet_of(whole)  # type: ignore[arg-type]
-        for one, whole in zip(networks, wanted, strict=True)
+        is_within(one, whole) for one, whole in zip(networks, wanted, strict=True)
     )
-
-
-def _overlap(one: Network, other: Network) -> bool:
-    if isinstance(one, ipaddress.IPv4Network):
-        return isinstance(other, ipaddress.IPv4Network) and one.overlaps(other)
-    return isinstance(other, ipaddress.IPv6Network) and one.overlaps(other)
 
 
 class BridgeNetwork:
@@ -216,7 +210,7 @@ class BridgeNetwork:
         used = await self._used_networks()
         if self._kept is not None and (known := await asyncio.to_thread(read_json, self._kept)) is not None:
             found = tuple(ipaddress.ip_network(one) for one in known.get(",".join(self._usable())) or ())
-            if found and not any(_overlap(one, other) for one in found for other in used):
+            if found and not any(overlap(one, other) for one in found for other in used):
                 return found
         # Others may choose at this very moment: begin somewhere else than they.
         number = int.from_bytes(hashlib.sha256(self._bridge.encode()).digest()[:6], "big")
@@ -224,7 +218,7 @@ class BridgeNetwork:
 
         def choose(own: Sequence[Network], others: Sequence[Network]) -> tuple[Network, ...]:
             wanted = [ipaddress.ip_network(one) for one in self._usable()]
-            if own and _parts(own, wanted) and not any(_overlap(one, other) for one in own for other in used):
+            if own and _parts(own, wanted) and not any(overlap(one, other) for one in own for other in used):
                 return tuple(own)
             return choose_networks(self._usable(), [*used, *others], start)
 

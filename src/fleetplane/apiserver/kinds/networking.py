@@ -27,6 +27,7 @@ from fleetplane.apiserver.kinds.container_rules import PROTOCOLS
 from fleetplane.apiserver.kinds.services import load_balancer_text
 from fleetplane.model import names
 from fleetplane.model.errors import FieldError
+from fleetplane.model.networks import is_within
 from fleetplane.model.objects import Object
 from fleetplane.model.schema.formats import is_ip
 from fleetplane.model.selectors import validate_label_selector
@@ -270,11 +271,7 @@ def _policy_peer(peer: Object, path: str) -> Errors:
 
 def _is_strictly_inside(part: str, whole: str) -> bool:
     inner, outer = ipaddress.ip_network(part, strict=False), ipaddress.ip_network(whole, strict=False)
-    if isinstance(inner, ipaddress.IPv4Network) and isinstance(outer, ipaddress.IPv4Network):
-        return inner != outer and inner.subnet_of(outer)
-    if isinstance(inner, ipaddress.IPv6Network) and isinstance(outer, ipaddress.IPv6Network):
-        return inner != outer and inner.subnet_of(outer)
-    return False
+    return inner != outer and is_within(inner, outer)
 
 
 NETWORK_POLICIES: Final = KindBehaviour(

@@ -26,6 +26,7 @@ from fleetplane.model.admission import (
 )
 from fleetplane.model.builtin.types import NAMESPACES, SERVICES
 from fleetplane.model.errors import FieldError, forbidden
+from fleetplane.model.networks import is_within, overlap
 from fleetplane.model.objects import Object, finalizers, is_deleting, labels
 from fleetplane.model.quantity import Quantity
 from fleetplane.operators.vclusters import policy, ports
@@ -157,7 +158,7 @@ def _network_problems(pod_cidr: str, service_cidr: str) -> Iterator[FieldError]:
     defaults = (ipaddress.ip_network(DEFAULT_POD_CIDR), ipaddress.ip_network(DEFAULT_SERVICE_CIDR))
     effective = [network or default for (_, network), default in zip(networks, defaults, strict=True)]
     given = [network for _, network in networks if network is not None]
-    if given and effective[0].version == effective[1].version and effective[0].overlaps(effective[1]):
+    if given and overlap(*effective):
         yield FieldError.invalid("spec.kubernetes", f"{effective[0]}, {effective[1]}", "the two networks overlap")
 
 
@@ -189,7 +190,7 @@ def warnings(spec: Mapping[str, Any]) -> Iterator[str]:
             network = ipaddress.ip_network(kubernetes.get(key) or DEFAULT_POD_CIDR)
         except ValueError:
             continue
-        if not any(network.version == one.version and network.subnet_of(one) for one in _PRIVATE):  # type: ignore[arg-type]
+        if not any(is_within(network, one) for one in _PRIVATE):
             yield f"spec.kubernetes.{key}: {network} is public address space; hosts there cannot be reached from inside"
     if (spec.get("kubeflow") or {}).get("password"):
         yield "spec.kubeflow.password is readable by whoever reads the object; use passwordSecret"
