@@ -43,6 +43,7 @@ from fleetplane.operators.vehicles.kinds import (
 )
 from fleetplane.operators.vehicles.limits import Profile, Violation, canonical, pod_violations, profile_of
 from fleetplane.operators.vehicles.plan import (
+    CLASS_LABEL,
     DEVICES,
     LEVEL,
     OWNER,
@@ -72,7 +73,9 @@ _ASKED: Final = (DEVICES, RESERVATION, LEVEL, GROUP, SUCCESSOR)
 """Annotations that give something, to whomever they are put on."""
 _ARRANGED: Final = (*_ASKED, PAUSED, arrangement.ONE_ACTIVE, arrangement.HELD, OWNER)
 """Annotations of a vehicle pod by which it is arranged with others."""
-_APP_TYPE: Final = PREFIX + "app-type"
+RUNNING: Final = AdmissionRule(["pods"], subresources=("", "ephemeralcontainers"))
+"""Writes that decide what runs in a pod."""
+IN_CLASSES: Final = Elsewhere(namespaces={"matchExpressions": [{"key": CLASS_LABEL, "operator": "Exists"}]})
 
 
 async def _check_workload(request: AdmissionRequest, reader: Reader) -> Decision:
@@ -189,7 +192,7 @@ async def _check_pod(request: AdmissionRequest, reader: Reader) -> Decision:
     ours = request.user.name in OPERATORS and is_ours(request.new or {})
     if MASTERS_GROUP in request.user.groups and request.user.name not in OPERATORS:
         return ALLOWED
-    app_type = labels(await reader.get(NAMESPACES, request.namespace) or {}).get(_APP_TYPE)
+    app_type = labels(await reader.get(NAMESPACES, request.namespace) or {}).get(CLASS_LABEL)
     if app_type is None:
         return ALLOWED
     if request.operation == "CREATE" and (borrowed := await _borrowed(request, reader, ours=ours)) is not None:
@@ -294,8 +297,8 @@ PLUGINS: Final = (
     AdmissionPlugin(
         "pods.vehicles.fleetplane.io",
         "validate",
-        [AdmissionRule(["pods"], subresources=("", "ephemeralcontainers"))],
+        [RUNNING],
         _check_pod,
-        elsewhere=Elsewhere(namespaces={"matchExpressions": [{"key": _APP_TYPE, "operator": "Exists"}]}),
+        elsewhere=IN_CLASSES,
     ),
 )

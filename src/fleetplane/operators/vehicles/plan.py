@@ -40,6 +40,8 @@ from fleetplane.operators.vehicles.reservations import reservation_violations
 PREFIX: Final = "vehicles.fleetplane.io/"
 FINALIZER: Final = PREFIX + "cleanup"
 APP_TYPE_LABEL: Final = "application-type"
+CLASS_LABEL: Final = PREFIX + "app-type"
+"""Of a namespace that was made for a class."""
 APPLICATION: Final = PREFIX + "application"
 MICROSERVICE: Final = PREFIX + "microservice"
 """Labels of a microservice's workload and of its pods: by them an application is looked at as one."""
@@ -414,7 +416,7 @@ def unit_labels(app: Workload) -> dict[str, str]:
 
 def namespace_objects(profile: Profile) -> list[Object]:
     """The namespace of a class with its limits."""
-    labels = {PREFIX + "app-type": profile.name}
+    labels = {CLASS_LABEL: profile.name}
     name = profile.namespace
     made: list[Object] = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}]
     for version, kind, spec in (

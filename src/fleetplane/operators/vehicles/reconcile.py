@@ -131,7 +131,7 @@ class Platform:
                 )
         for kind in sorted(unwanted):
             found = self._limits[kind].get_key(ObjectKey(cluster, profile.namespace, plan.LIMITS_NAME))
-            if found is not None and labels(found).get(plan.PREFIX + "app-type") == profile.name:
+            if found is not None and labels(found).get(plan.CLASS_LABEL) == profile.name:
                 await _delete_if_there(context, _LIMITS[kind], found)
         return True
 

@@ -21,21 +21,19 @@ from fleetplane.model.admission import (
     AdmissionRequest,
     AdmissionRule,
     Decision,
-    Elsewhere,
     Reader,
 )
 from fleetplane.model.builtin.types import NAMESPACES
 from fleetplane.model.objects import Object, is_deleting, labels, name
 from fleetplane.model.user import MASTERS_GROUP
-from fleetplane.operators.vehicles.admission import OPERATORS, is_ours, refusal
+from fleetplane.operators.vehicles.admission import IN_CLASSES, OPERATORS, RUNNING, is_ours, refusal
 from fleetplane.operators.vehicles.application import DIGEST, GOOD, classes_of, unsigned_classes
 from fleetplane.operators.vehicles.kinds import AppType, VehApplication, VehDeployment, VehPod
 from fleetplane.operators.vehicles.lifecycle import PREVIOUS
 from fleetplane.operators.vehicles.limits import Violation, canonical
 from fleetplane.operators.vehicles.package_signing import RULE, SigningError, is_signed_class, keys_of, public_key
-from fleetplane.operators.vehicles.plan import PREFIX
+from fleetplane.operators.vehicles.plan import CLASS_LABEL
 
-APP_TYPE: Final = PREFIX + "app-type"
 _NOTES: Final = (DIGEST, GOOD, PREVIOUS)
 """Annotations from which the operator goes back to an earlier form."""
 
@@ -111,7 +109,7 @@ async def _check_pod(request: AdmissionRequest, reader: Reader) -> Decision:
         return ALLOWED
     if _executed(request.old) == _executed(new):
         return ALLOWED
-    app_type = labels(await reader.get(NAMESPACES, request.namespace) or {}).get(APP_TYPE)
+    app_type = labels(await reader.get(NAMESPACES, request.namespace) or {}).get(CLASS_LABEL)
     if app_type is None or not is_signed_class(await reader.get(AppType, app_type)):
         return ALLOWED
     text = f"pods of type {app_type} are made of signed applications, by the operator"
@@ -142,8 +140,8 @@ PLUGINS: Final = (
     AdmissionPlugin(
         "signed-pods.vehicles.fleetplane.io",
         "validate",
-        [AdmissionRule(["pods"], subresources=("", "ephemeralcontainers"))],
+        [RUNNING],
         _check_pod,
-        elsewhere=Elsewhere(namespaces={"matchExpressions": [{"key": APP_TYPE, "operator": "Exists"}]}),
+        elsewhere=IN_CLASSES,
     ),
 )
