@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -157,13 +157,7 @@ async def switchovers(data: Path, beat: Path, kills: int) -> None:
             process = await process_of(container)
             for pipe in pipes.values():
                 drain(pipe)
-            began = time.perf_counter()
-            os.kill(process, signal.SIGKILL)
-            while not readable(pipes[standby]):
-                if time.perf_counter() - began > 30:
-                    raise TimeoutError(f"nobody took over at kill {number}")
-                await asyncio.sleep(0.001)
-            outside.append((time.perf_counter() - began) * 1000)
+            outside.append(await killed(process, pipes[standby]))
             await until(partial(switched, client, number + 1))
             took = await until(partial(measured, client, standby))
             if took >= 0:
@@ -177,6 +171,17 @@ async def switchovers(data: Path, beat: Path, kills: int) -> None:
         for pipe in pipes.values():
             os.close(pipe)
         await client.close()
+
+
+async def killed(process: int, heir: int) -> float:
+    """Milliseconds from the end of an active to the first sign of life in its standby's pipe."""
+    began = time.perf_counter()
+    os.kill(process, signal.SIGKILL)
+    while not readable(heir):
+        if time.perf_counter() - began > 30:
+            raise TimeoutError(f"nobody took over from process {process}")
+        await asyncio.sleep(0.001)
+    return (time.perf_counter() - began) * 1000
 
 
 async def process_of(container: str) -> int:
@@ -217,13 +222,18 @@ def readable(pipe: int) -> bool:
     return drain(pipe) > 0
 
 
-def measure_switchover(options: argparse.Namespace) -> None:
+def measure_kills(switchovers: Callable[[Path, Path, int], Coroutine[Any, Any, None]], kills: int) -> None:
+    """With a plane's data, a folder for the pipes the workloads write to, and the number of kills."""
     with tempfile.TemporaryDirectory() as directory:
         load_image(Path(directory))
         beat = Path(directory) / "beat"
         beat.mkdir()
         with plane(Path(directory)) as (data, _):
-            asyncio.run(switchovers(data, beat, options.kills))
+            asyncio.run(switchovers(data, beat, kills))
+
+
+def measure_switchover(options: argparse.Namespace) -> None:
+    measure_kills(switchovers, options.kills)
 
 
 # -- switchover within a pod
@@ -256,13 +266,7 @@ async def switchovers_within(data: Path, beat: Path, kills: int) -> None:
             (active,) = [one for one in pod["status"]["containerStatuses"] if one["name"] == "a"]
             process = await process_of(active["containerID"].partition("://")[2])
             drain(pipes["b"])
-            began = time.perf_counter()
-            os.kill(process, signal.SIGKILL)
-            while not readable(pipes["b"]):
-                if time.perf_counter() - began > 30:
-                    raise TimeoutError(f"nobody took over at kill {number}")
-                await asyncio.sleep(0.001)
-            outside.append((time.perf_counter() - began) * 1000)
+            outside.append(await killed(process, pipes["b"]))
             inside.append(float((await until(partial(runs, client, name, 1)))["lastSwitchMs"]))
             await client.delete(VehPod, name, "default")
             await until(lambda: no_pods(client))
@@ -281,12 +285,7 @@ async def runs(client: Client, name: str, times: int) -> dict[str, Any] | None:
 
 
 def measure_within(options: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        load_image(Path(directory))
-        beat = Path(directory) / "beat"
-        beat.mkdir()
-        with plane(Path(directory)) as (data, _):
-            asyncio.run(switchovers_within(data, beat, options.kills))
+    measure_kills(switchovers_within, options.kills)
 
 
 # -- across nodes

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 from cryptography import x509
+from tests.apiserver.aggregation.elsewhere import availability
 from tests.apiserver.https import HttpsServer, https_server
 
 from fleetplane.model.objects import Object, condition
@@ -102,18 +103,6 @@ def api_service(server: HttpsServer | None, **spec: Any) -> Object:
     }
 
 
-async def available(api: TestServer, wanted: str) -> Object:
-    """The condition, once it says what is wanted (or as it is after four seconds)."""
-    found: Object = {}
-    for _ in range(400):
-        _, service = await api.call("GET", f"{SERVICES}/v1.gadgets.example.com")
-        found = condition(service, "Available") or {}
-        if found.get("status") == wanted:
-            break
-        await asyncio.sleep(0.01)
-    return found
-
-
 async def test_a_request_goes_on_as_the_user_who_sent_it(api: TestServer) -> None:
     user = UserInfo("ann", "u1", ("system:masters", "dev"), {"scopes/x": ("a", "b")})
     async with elsewhere(api):
@@ -163,7 +152,7 @@ async def test_the_other_server_sees_our_front_proxy_certificate(api: TestServer
 
 async def test_who_may_not_is_refused_here(api: TestServer) -> None:
     async with elsewhere(api) as (server, _):
-        await available(api, "True")
+        await availability(api, "True")
         before = len(server.requests)
 
         code, _ = await api.call("GET", GADGETS, user=UserInfo("bob", groups=("system:authenticated",)))
@@ -195,7 +184,7 @@ async def test_answers_come_back_as_they_are(api: TestServer) -> None:
 
 async def test_a_server_that_answers_is_available_and_part_of_discovery(api: TestServer) -> None:
     async with elsewhere(api):
-        passed = await available(api, "True")
+        passed = await availability(api, "True")
         _, groups = await api.call("GET", "/apis")
         _, group = await api.call("GET", "/apis/gadgets.example.com")
         _, plain = await api.call("GET", "/apis/gadgets.example.com/v1")
@@ -238,7 +227,7 @@ async def test_a_server_that_answers_is_available_and_part_of_discovery(api: Tes
 
 async def test_other_servers_learn_whom_to_believe(api: TestServer) -> None:
     async with elsewhere(api):
-        await available(api, "True")
+        await availability(api, "True")
         code, published = await api.call(
             "GET", "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
         )
@@ -250,7 +239,7 @@ async def test_other_servers_learn_whom_to_believe(api: TestServer) -> None:
 
 async def test_what_is_missing_is_told_in_the_condition(api: TestServer) -> None:
     await api.call("POST", SERVICES, api_service(None, insecureSkipTLSVerify=True))
-    nobody = await available(api, "False")
+    nobody = await availability(api, "False")
     code, status = await api.call("GET", GADGETS)
     assert (nobody["reason"], nobody["message"]) == ("ServiceNotFound", 'service/gadgets in "default" is not present')
     assert code == 503
@@ -259,7 +248,7 @@ async def test_what_is_missing_is_told_in_the_condition(api: TestServer) -> None
     service = {"metadata": {"name": "gadgets"}, "spec": {"ports": [{"port": 443}]}}
     await api.call("POST", "/api/v1/namespaces/default/services", service)
     for _ in range(400):
-        now = await available(api, "False")
+        now = await availability(api, "False")
         if now["reason"] != "ServiceNotFound":
             break
         await asyncio.sleep(0.01)
@@ -268,7 +257,7 @@ async def test_what_is_missing_is_told_in_the_condition(api: TestServer) -> None
 
 async def test_it_ends_with_its_apiservice(api: TestServer) -> None:
     async with elsewhere(api):
-        await available(api, "True")
+        await availability(api, "True")
 
         await api.call("DELETE", f"{SERVICES}/v1.gadgets.example.com")
 
