@@ -86,6 +86,10 @@ class _Running:
     cgroup: str
 
 
+_PASSING: Final = ("still running", "ttrpc: closed")
+"""What containerd says of a container whose end it has not taken note of."""
+
+
 class CriRuntime:
     """See the module. Make one with ``open``, and ``close`` it: containers go on."""
 
@@ -343,13 +347,13 @@ class CriRuntime:
         self._exits.forget(container_id)
 
     async def _remove_ended(self, container_id: str) -> None:
-        """containerd refuses for a moment to remove what it has just ended itself."""
+        """containerd refuses for a moment to remove what it has just ended itself, or what ends at this very moment."""
         until = self._environment.monotonic() + SETTLE_SECONDS
         while True:
             try:
                 await self._call("RemoveContainer", cri.ContainerId(container_id), cri.Empty)
             except RuntimeFailure as error:
-                if "still running" not in str(error) or self._environment.monotonic() > until:
+                if not any(one in str(error) for one in _PASSING) or self._environment.monotonic() > until:
                     raise
                 await asyncio.sleep(0.05)
             else:
